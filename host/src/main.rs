@@ -1,0 +1,3 @@
+//! The `potluck` program.
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! Model files in, tokens and vectors out.
+//!
+//! The crate knows nothing of networks, HTTP or policies. One model graph (`model`) runs over one small
+//! op set ([`backend::Backend`]) with two implementations: `cpu` (native SIMD, bit-identical for any number
+//! of threads and any x86 instruction set) and `cube` (CubeCL kernels over wgpu).
+
+pub mod backend;
+pub mod dtype;
