@@ -53,15 +53,26 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ("no-tensors", changed(|f| f.tensors.clear())),
         ("key-length-max", changed(|f| f.keys[0].2 = u64::MAX.to_le_bytes().to_vec())),
         ("string-longer-than-file", changed(|f| f.keys[1].2 = (1u64 << 40).to_le_bytes().to_vec())),
-        ("array-2-60", changed(|f| f.set("x", kind::ARRAY, [&kind::F32.to_le_bytes()[..], &huge.to_le_bytes()].concat()))),
-        ("array-of-arrays", changed(|f| {
-            let inner = array(kind::U32, [&[0u8; 4][..]].into_iter());
-            f.set("x", kind::ARRAY, array(kind::ARRAY, [inner.as_slice()].into_iter()));
-        })),
-        ("arrays-nested-deeply", changed(|f| {
-            let nest = [&kind::ARRAY.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
-            f.set("x", kind::ARRAY, nest.repeat(100_000));
-        })),
+        (
+            "array-2-60",
+            changed(|f| {
+                f.set("x", kind::ARRAY, [&kind::F32.to_le_bytes()[..], &huge.to_le_bytes()].concat())
+            }),
+        ),
+        (
+            "array-of-arrays",
+            changed(|f| {
+                let inner = array(kind::U32, [&[0u8; 4][..]].into_iter());
+                f.set("x", kind::ARRAY, array(kind::ARRAY, [inner.as_slice()].into_iter()));
+            }),
+        ),
+        (
+            "arrays-nested-deeply",
+            changed(|f| {
+                let nest = [&kind::ARRAY.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
+                f.set("x", kind::ARRAY, nest.repeat(100_000));
+            }),
+        ),
         ("value-type-99", changed(|f| f.set("x", 99, vec![0; 8]))),
         ("bool-7", changed(|f| f.set("x", kind::BOOL, vec![7]))),
         ("key-twice", changed(|f| f.keys.push(f.keys[0].clone()))),
@@ -103,12 +114,37 @@ fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ("rope-base-nan", changed(|f| f.set_f32("llama.rope.freq_base", f32::NAN))),
         ("rope-base-negative", changed(|f| f.set_f32("llama.rope.freq_base", -1.0))),
         ("no-tokens", changed(|f| f.unset("tokenizer.ggml.tokens"))),
-        ("tokens-few", changed(|f| f.set("tokenizer.ggml.tokens", kind::ARRAY, array(kind::STRING, [string(b"a").as_slice()].into_iter())))),
-        ("tokens-are-numbers", changed(|f| f.set("tokenizer.ggml.tokens", kind::ARRAY, array(kind::U32, [&[0u8; 4][..]; 354].into_iter())))),
-        ("tokens-all-the-same", changed(|f| {
-            let same = string(b"x");
-            f.set("tokenizer.ggml.tokens", kind::ARRAY, array(kind::STRING, vec![same.as_slice(); 354].into_iter()));
-        })),
+        (
+            "tokens-few",
+            changed(|f| {
+                f.set(
+                    "tokenizer.ggml.tokens",
+                    kind::ARRAY,
+                    array(kind::STRING, [string(b"a").as_slice()].into_iter()),
+                )
+            }),
+        ),
+        (
+            "tokens-are-numbers",
+            changed(|f| {
+                f.set(
+                    "tokenizer.ggml.tokens",
+                    kind::ARRAY,
+                    array(kind::U32, [&[0u8; 4][..]; 354].into_iter()),
+                )
+            }),
+        ),
+        (
+            "tokens-all-the-same",
+            changed(|f| {
+                let same = string(b"x");
+                f.set(
+                    "tokenizer.ggml.tokens",
+                    kind::ARRAY,
+                    array(kind::STRING, vec![same.as_slice(); 354].into_iter()),
+                );
+            }),
+        ),
         ("tokenizer-unknown", changed(|f| f.set_str("tokenizer.ggml.model", "nonsense"))),
         ("start-token-outside", changed(|f| f.set_u32("tokenizer.ggml.bos_token_id", 1 << 30))),
         ("end-token-outside", changed(|f| f.set_u32("tokenizer.ggml.eos_token_id", u32::MAX))),
@@ -175,7 +211,14 @@ fn a_file_that_lies_is_refused_and_costs_nothing() {
 #[test]
 fn a_bad_file_given_by_hand_is_refused_with_words() {
     let folder = tempfile::tempdir().unwrap();
-    let pick = ["empty", "no-model-at-all", "cut-in-the-data", "tensors-2-60", "tensor-type-iq2", "unknown-architecture"];
+    let pick = [
+        "empty",
+        "no-model-at-all",
+        "cut-in-the-data",
+        "tensors-2-60",
+        "tensor-type-iq2",
+        "unknown-architecture",
+    ];
     for (name, bytes) in hostile().into_iter().filter(|(name, _)| pick.contains(name)) {
         let path = folder.path().join(format!("bad-{name}.gguf"));
         fs::write(&path, bytes).unwrap();
@@ -202,8 +245,12 @@ fn a_bad_file_given_by_hand_is_refused_with_words() {
 
 /// A node with one more model, or what it said when it refused to start.
 fn node_output(folder: &Path, model: &str) -> Result<Node, String> {
-    let mut child = potluck_tests::node::command(folder, ["up", "--listen", "127.0.0.1:0", "--device", "cpu", "--model", model]);
-    let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = potluck_tests::node::command(
+        folder,
+        ["up", "--listen", "127.0.0.1:0", "--device", "cpu", "--model", model],
+    );
+    let mut child =
+        child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let ended = process::eventually(Duration::from_secs(2), || child.try_wait().unwrap().is_some());
     let _ = child.kill();
     let output = child.wait_with_output().unwrap();
@@ -219,14 +266,26 @@ fn a_template_that_loops_or_grows_is_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let templates = [
         ("loops", "{% for i in range(1000000000) %}{% for j in range(1000000000) %}{% endfor %}{% endfor %}"),
-        ("prints", "{% for i in range(100000) %}{% for j in range(100000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}"),
+        (
+            "prints",
+            "{% for i in range(100000) %}{% for j in range(100000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}",
+        ),
         ("calls-itself", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
-        ("doubles", "{% set n = namespace(x='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"),
-        ("doubles-a-list", "{% set n = namespace(x=[1,2,3,4,5,6,7,8]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x|length }}"),
+        (
+            "doubles",
+            "{% set n = namespace(x='xxxxxxxxxxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        ),
+        (
+            "doubles-a-list",
+            "{% set n = namespace(x=[1,2,3,4,5,6,7,8]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x|length }}",
+        ),
         ("repeats", "{{ 'x' * 10000000000 }}"),
         ("pads", "{{ 'x'.center(10000000000) if 'x'.center is defined else 'x' }}{{ '%010000000000d' % 5 }}"),
         ("joins", "{{ (range(100000000) | list) | join('xxxxxxxxxxxxxxxx') }}"),
-        ("replaces", "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x | replace('x', 'xxxxxxxx') %}{% endfor %}{{ n.x }}"),
+        (
+            "replaces",
+            "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x | replace('x', 'xxxxxxxx') %}{% endfor %}{{ n.x }}",
+        ),
         ("raises", "{{ raise_exception('this model takes no such messages') }}"),
         ("reads", "{% include '/etc/passwd' %}"),
         ("unknown", "{{ messages | no_such_filter }}"),
@@ -241,7 +300,8 @@ fn a_template_that_loops_or_grows_is_stopped() {
     still_answers(&client);
     let before = node.rss();
     for (name, _) in &templates {
-        let body = json!({ "model": name, "max_tokens": 2, "messages": [{ "role": "user", "content": "hi" }] });
+        let body =
+            json!({ "model": name, "max_tokens": 2, "messages": [{ "role": "user", "content": "hi" }] });
         let started = Instant::now();
         let answer = client.post("/v1/chat/completions", &body);
         is_typed_refusal(name, &answer);
@@ -279,7 +339,11 @@ fn requests_that_are_too_large_are_refused_cheaply() {
     for (path, field, body) in [
         ("/v1/completions", "prompt", json!("a b ".repeat(500_000))),
         ("/v1/completions", "prompt", json!(vec![70u32; 1_000_000])),
-        ("/v1/chat/completions", "messages", json!([{ "role": "user", "content": "word ".repeat(1_000_000) }])),
+        (
+            "/v1/chat/completions",
+            "messages",
+            json!([{ "role": "user", "content": "word ".repeat(1_000_000) }]),
+        ),
         ("/v1/chat/completions", "messages", json!(vec![json!({ "role": "user", "content": "x" }); 100_000])),
     ] {
         for model in ["tiny", "guide"] {
@@ -310,7 +374,10 @@ fn upload(client: &Client, size: u64, chunked: bool) -> Response {
     let piece = vec![b' '; 64 << 10];
     for _ in 0..size / piece.len() as u64 {
         let sent = if chunked {
-            socket.write_all(b"10000\r\n").and_then(|()| socket.write_all(&piece)).and_then(|()| socket.write_all(b"\r\n"))
+            socket
+                .write_all(b"10000\r\n")
+                .and_then(|()| socket.write_all(&piece))
+                .and_then(|()| socket.write_all(b"\r\n"))
         } else {
             socket.write_all(&piece)
         };
@@ -336,19 +403,36 @@ fn requests_that_make_no_sense_are_refused_with_words() {
         ("/v1/chat/completions", b"{".to_vec(), 400),
         ("/v1/chat/completions", b"{} trailing".to_vec(), 400),
         ("/v1/chat/completions", b"\xff\xfe{}".to_vec(), 400),
-        ("/v1/chat/completions", b"{\"model\": \"tiny\", \"messages\": [{\"role\": \"user\", \"content\": \"\xff\xff\"}]}".to_vec(), 400),
-        ("/v1/chat/completions", format!("{{\"model\": {}1{}}}", "[".repeat(200_000), "]".repeat(200_000)).into_bytes(), 400),
+        (
+            "/v1/chat/completions",
+            b"{\"model\": \"tiny\", \"messages\": [{\"role\": \"user\", \"content\": \"\xff\xff\"}]}"
+                .to_vec(),
+            400,
+        ),
+        (
+            "/v1/chat/completions",
+            format!("{{\"model\": {}1{}}}", "[".repeat(200_000), "]".repeat(200_000)).into_bytes(),
+            400,
+        ),
         ("/v1/chat/completions", format!("{{\"model\": {}}}", "{\"a\":".repeat(100_000)).into_bytes(), 400),
         ("/v1/chat/completions", format!("{{{turn}}}").into_bytes(), 400),
         ("/v1/chat/completions", format!("{{\"model\": 5, {turn}}}").into_bytes(), 400),
         ("/v1/chat/completions", format!("{{\"model\": \"\", {turn}}}").into_bytes(), 404),
         ("/v1/chat/completions", format!("{{\"model\": \"../../../etc/passwd\", {turn}}}").into_bytes(), 404),
         ("/v1/chat/completions", format!("{{\"model\": \"/etc/passwd\", {turn}}}").into_bytes(), 404),
-        ("/v1/chat/completions", format!("{{\"model\": \"{}\", {turn}}}", "x".repeat(1_000_000)).into_bytes(), 404),
+        (
+            "/v1/chat/completions",
+            format!("{{\"model\": \"{}\", {turn}}}", "x".repeat(1_000_000)).into_bytes(),
+            404,
+        ),
         ("/v1/chat/completions", b"{\"model\": \"tiny\"}".to_vec(), 400),
         ("/v1/chat/completions", b"{\"model\": \"tiny\", \"messages\": \"hi\"}".to_vec(), 400),
         ("/v1/chat/completions", b"{\"model\": \"tiny\", \"messages\": [5]}".to_vec(), 400),
-        ("/v1/chat/completions", b"{\"model\": \"tiny\", \"messages\": [{\"role\": 5, \"content\": \"x\"}]}".to_vec(), 400),
+        (
+            "/v1/chat/completions",
+            b"{\"model\": \"tiny\", \"messages\": [{\"role\": 5, \"content\": \"x\"}]}".to_vec(),
+            400,
+        ),
         ("/v1/completions", b"{\"model\": \"tiny\", \"prompt\": [1, -1]}".to_vec(), 400),
         ("/v1/completions", b"{\"model\": \"tiny\", \"prompt\": [1, 4000000000]}".to_vec(), 400),
         ("/v1/completions", b"{\"model\": \"tiny\", \"prompt\": [1, 99999999999999999999999]}".to_vec(), 400),
@@ -397,11 +481,24 @@ fn requests_that_make_no_sense_are_refused_with_words() {
         let message = error["message"].as_str().unwrap_or_default();
         assert!(message.len() < 2000, "{shown}: a message of {} bytes", message.len());
     }
-    for options in ["{\"temperature\": 1e999}", "{\"num_predict\": -7}", "{\"temperature\": \"NaN\"}", "{\"top_k\": -5.5}", "7", "{\"num_ctx\": -1}"] {
+    for options in [
+        "{\"temperature\": 1e999}",
+        "{\"num_predict\": -7}",
+        "{\"temperature\": \"NaN\"}",
+        "{\"top_k\": -5.5}",
+        "7",
+        "{\"num_ctx\": -1}",
+    ] {
         let body = format!("{{\"model\": \"tiny\", \"prompt\": \"x\", \"options\": {options}}}");
         client.post_bytes("/api/generate", body.as_bytes()).ollama_error(400);
     }
-    for body in ["", "5", "{\"model\": 5}", "{\"model\": \"tiny\", \"format\": 5}", "{\"model\": \"tiny\", \"keep_alive\": \"soon\"}"] {
+    for body in [
+        "",
+        "5",
+        "{\"model\": 5}",
+        "{\"model\": \"tiny\", \"format\": 5}",
+        "{\"model\": \"tiny\", \"keep_alive\": \"soon\"}",
+    ] {
         client.post_bytes("/api/chat", body.as_bytes()).ollama_error(400);
     }
     still_answers(&client);
@@ -457,7 +554,11 @@ fn broken_http_harms_nobody() {
         let _ = socket.take(1 << 20).read_to_end(&mut answer);
         let text = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || text.starts_with("HTTP/1."), "{text}");
-        assert!(!text.starts_with("HTTP/1.1 2"), "{text} for {}", String::from_utf8_lossy(&piece[..piece.len().min(80)]));
+        assert!(
+            !text.starts_with("HTTP/1.1 2"),
+            "{text} for {}",
+            String::from_utf8_lossy(&piece[..piece.len().min(80)])
+        );
         still_answers(&client);
     }
     assert!(node.alive());
@@ -468,7 +569,8 @@ fn broken_http_harms_nobody() {
 #[test]
 fn slow_senders_are_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(bounded(folder.path()).args(["--client-timeout", "2s", "--max-connections", "256"]));
+    let node =
+        Node::start(bounded(folder.path()).args(["--client-timeout", "2s", "--max-connections", "256"]));
     let client = node.client();
     still_answers(&client);
     let before = node.rss();
@@ -510,7 +612,8 @@ fn slow_senders_are_not_waited_for() {
 #[test]
 fn more_connections_than_allowed_are_survived() {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(bounded(folder.path()).args(["--max-connections", "32", "--client-timeout", "2s"]));
+    let node =
+        Node::start(bounded(folder.path()).args(["--max-connections", "32", "--client-timeout", "2s"]));
     let client = node.client();
     let crowd: Vec<TcpStream> = (0..200).filter_map(|_| client.connect().ok()).collect();
     assert!(crowd.len() > 32);
@@ -524,7 +627,14 @@ fn more_connections_than_allowed_are_survived() {
 fn a_reader_that_does_not_read_blocks_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let slow = Tiny { context: 8192, ..Tiny::default() }.write(&folder.path().join("long.gguf"));
-    let options = bounded(folder.path()).model(slow).args(["--client-timeout", "3s", "--parallel", "2", "--max-queue", "8"]);
+    let options = bounded(folder.path()).model(slow).args([
+        "--client-timeout",
+        "3s",
+        "--parallel",
+        "2",
+        "--max-queue",
+        "8",
+    ]);
     let node = Node::start(options);
     let client = node.client();
     let body = json!({ "model": "long", "prompt": "abc", "max_tokens": 8000, "temperature": 1, "stream": true, "logprobs": 5 });
@@ -548,9 +658,15 @@ fn a_reader_that_does_not_read_blocks_nobody_else() {
 #[test]
 fn a_context_is_never_cut_silently() {
     let folder = tempfile::tempdir().unwrap();
-    let node = Node::start(NodeOptions::new().model(crate::common::tiny(folder.path())).args(["--context", "128"]));
+    let node =
+        Node::start(NodeOptions::new().model(crate::common::tiny(folder.path())).args(["--context", "128"]));
     let client = node.client();
-    let ask = |length: usize| client.post("/v1/completions", &json!({ "model": "tiny", "prompt": "x".repeat(length), "max_tokens": 1 }));
+    let ask = |length: usize| {
+        client.post(
+            "/v1/completions",
+            &json!({ "model": "tiny", "prompt": "x".repeat(length), "max_tokens": 1 }),
+        )
+    };
     // One token for the start, one for the space, one per letter, one to be made.
     let answer = ask(125).expect(200);
     assert_eq!(answer["usage"]["prompt_tokens"], 127, "{answer}");
@@ -560,7 +676,8 @@ fn a_context_is_never_cut_silently() {
     assert!(message.contains("128"), "available tokens are not in: {message}");
     assert!(message.contains("129") || message.contains("130"), "needed tokens are not in: {message}");
     // An answer that fills the context says that it was cut.
-    let answer = client.post("/v1/completions", &json!({ "model": "tiny", "prompt": "x".repeat(100), "temperature": 0 }));
+    let answer = client
+        .post("/v1/completions", &json!({ "model": "tiny", "prompt": "x".repeat(100), "temperature": 0 }));
     let answer = answer.expect(200);
     let usage = &answer["usage"];
     if answer["choices"][0]["finish_reason"] == "length" {

@@ -41,7 +41,10 @@ fn caches(user: &Path) -> Vec<(&'static str, PathBuf)> {
     let manifests = ollama.join("manifests/registry.ollama.ai/library");
     write(&manifests.join("fromollama/latest"), manifest.to_string().as_bytes());
     write(&manifests.join("broken/latest"), b"{ not json");
-    write(&manifests.join("gone/latest"), manifest.to_string().replace(&sha256(&bytes), &sha256(b"gone")).as_bytes());
+    write(
+        &manifests.join("gone/latest"),
+        manifest.to_string().replace(&sha256(&bytes), &sha256(b"gone")).as_bytes(),
+    );
 
     let bytes = model(22, "two");
     let repo = user.join(".cache/huggingface/hub/models--someone--fromhub-GGUF");
@@ -117,5 +120,11 @@ fn mark(path: &Path) -> (u64, u64, SystemTime) {
 
 fn size_of(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { size_of(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+    entries
+        .map(
+            |entry| {
+                if entry.path().is_dir() { size_of(&entry.path()) } else { entry.metadata().unwrap().len() }
+            },
+        )
+        .sum()
 }

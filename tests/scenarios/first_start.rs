@@ -23,13 +23,18 @@ fn without_arguments_it_prints_help_and_binds_nothing() {
     let help = node::command(home.path(), [] as [&str; 0]).output().unwrap();
     let text = String::from_utf8_lossy(&help.stdout) + String::from_utf8_lossy(&help.stderr);
     assert!(text.contains("Usage"), "no help: {text}");
-    for command in ["up", "run", "pull", "models", "show", "ps", "stop", "rm", "doctor", "bench", "completions"] {
-        assert!(text.split_whitespace().any(|word| word == command), "`{command}` is not in the help: {text}");
+    for command in
+        ["up", "run", "pull", "models", "show", "ps", "stop", "rm", "doctor", "bench", "completions"]
+    {
+        assert!(
+            text.split_whitespace().any(|word| word == command),
+            "`{command}` is not in the help: {text}"
+        );
     }
     assert!(!home.path().join("node").exists(), "printing help made a home");
 
     if !process::has("strace") {
-        return data::skipped("first_start", "strace is not installed, so binding nothing is not proved");
+        return data::partly_skipped("strace is not installed, so binding nothing is not proved");
     }
     let log = home.path().join("strace.log");
     let traced = Command::new("strace")
@@ -89,7 +94,8 @@ fn it_goes_when_it_is_told_to() {
 
     // In the middle of an answer, too: the answer ends with words, the process with 0.
     let node = Node::start(NodeOptions::new().model(slow(folder.path())));
-    let body = json!({ "model": "slow", "prompt": "abc", "max_tokens": 4000, "temperature": 0, "stream": true });
+    let body =
+        json!({ "model": "slow", "prompt": "abc", "max_tokens": 4000, "temperature": 0, "stream": true });
     let mut stream = node.client().stream("/v1/completions", &body).unwrap();
     assert_eq!(stream.status, 200);
     for _ in 0..3 {
@@ -185,7 +191,9 @@ fn every_listing_is_json_when_asked() {
     assert!(answer.contains("potluck join"), "{answer}");
 
     // The same words for people are not JSON but say the same.
-    for (args, word) in [(&["models"][..], "guide"), (&["show", "tiny"], "llama"), (&["ps"], "tiny"), (&["doctor"], "")] {
+    for (args, word) in
+        [(&["models"][..], "guide"), (&["show", "tiny"], "llama"), (&["ps"], "tiny"), (&["doctor"], "")]
+    {
         let text = succeeded(&node.run(args.iter().copied()));
         assert!(text.contains(word) && !text.trim().is_empty(), "{args:?}: {text}");
     }

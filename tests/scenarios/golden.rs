@@ -24,8 +24,7 @@ fn greedy(node: &Node) -> String {
 
 fn check(options: NodeOptions) {
     let wanted = "models/greedy_256.txt";
-    let (Some(model), Some(wanted)) =
-        (file_or_skip("golden", "models/stories260K-f32.gguf"), file_or_skip("golden", wanted))
+    let (Some(model), Some(wanted)) = (file_or_skip("models/stories260K-f32.gguf"), file_or_skip(wanted))
     else {
         return;
     };
@@ -50,7 +49,7 @@ fn greedy_text_on_one_thread_and_on_three() {
 fn greedy_text_on_a_gpu_made_of_software() {
     let driver = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json";
     if !Path::new(driver).exists() {
-        return skipped("golden", "no software Vulkan driver (Debian: mesa-vulkan-drivers)");
+        return skipped("no software Vulkan driver (Debian: mesa-vulkan-drivers)");
     }
     check(
         NodeOptions::new()

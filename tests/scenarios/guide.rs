@@ -18,7 +18,8 @@ fn right(answer: &str, keys: &Value) -> bool {
     let answer = answer.to_lowercase();
     let holds = |key: &Value| answer.contains(&key.as_str().expect("a key is a text").to_lowercase());
     let keys = keys.as_array().expect("keys are a list");
-    !keys.is_empty() && keys.iter().all(|key| key.as_array().map_or_else(|| holds(key), |any| any.iter().any(holds)))
+    !keys.is_empty()
+        && keys.iter().all(|key| key.as_array().map_or_else(|| holds(key), |any| any.iter().any(holds)))
 }
 
 #[test]

@@ -24,7 +24,10 @@ fn local_jobs(node: &Node) {
     still_answers(&client);
     let chat = json!({ "model": "guide", "stream": true, "max_tokens": 8, "messages": [{ "role": "user", "content": "hi" }] });
     let answer = client.stream("/v1/chat/completions", &chat).unwrap();
-    assert_eq!(answer.headers.iter().find(|(n, _)| n == "x-potluck-mode").map(|(_, v)| v.as_str()), Some("local"));
+    assert_eq!(
+        answer.headers.iter().find(|(n, _)| n == "x-potluck-mode").map(|(_, v)| v.as_str()),
+        Some("local")
+    );
     assert_eq!(answer.rest().unwrap().status, 200);
     let generate = json!({ "model": "tiny", "prompt": "abc", "options": { "num_predict": 4 } });
     assert_eq!(client.post("/api/generate", &generate).status, 200);
@@ -42,8 +45,12 @@ fn address(call: &str) -> Option<&str> {
 
 /// Lines of a trace that name a peer which is not this machine.
 fn reaching_out(trace: &str) -> Vec<&str> {
-    let calls = trace.lines().filter(|line| ["connect(", "sendto(", "sendmsg(", "sendmmsg("].iter().any(|c| line.contains(c)));
-    let outside = |call: &&str| address(call).is_some_and(|a| !(a.starts_with("127.") || a == "::1" || a.starts_with("::ffff:127.")));
+    let calls = trace
+        .lines()
+        .filter(|line| ["connect(", "sendto(", "sendmsg(", "sendmmsg("].iter().any(|c| line.contains(c)));
+    let outside = |call: &&str| {
+        address(call).is_some_and(|a| !(a.starts_with("127.") || a == "::1" || a.starts_with("::ffff:127.")))
+    };
     calls.filter(outside).collect()
 }
 
@@ -61,7 +68,7 @@ fn the_trace_reader_knows_inside_from_outside() {
 #[test]
 fn a_local_job_connects_to_nothing_beyond_loopback() {
     if !process::has("strace") {
-        return skipped("isolation", "strace is not installed");
+        return skipped("strace is not installed");
     }
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("strace.log");
@@ -73,18 +80,28 @@ fn a_local_job_connects_to_nothing_beyond_loopback() {
     let address = node.address();
     node.shutdown();
     let trace = fs::read_to_string(&log).unwrap();
-    assert!(trace.contains("bind(") && trace.contains("127.0.0.1"), "strace saw nothing of {address}: {trace}");
+    assert!(
+        trace.contains("bind(") && trace.contains("127.0.0.1"),
+        "strace saw nothing of {address}: {trace}"
+    );
     assert_eq!(reaching_out(&trace), [] as [&str; 0]);
 
     // The command alone, without a node, is no different.
     let log = folder.path().join("alone.log");
     let home = folder.path().join("alone");
     let mut command = Command::new("strace");
-    command.args(&trace_words()[1..]).arg(&log).arg(node::program()).args(["run", "guide", "How do I join a pool?"]);
+    command.args(&trace_words()[1..]).arg(&log).arg(node::program()).args([
+        "run",
+        "guide",
+        "How do I join a pool?",
+    ]);
     let output = command.env("HOME", &home).env("POTLUCK_HOME", home.join("node")).output().unwrap();
     succeeded(&output);
     let trace = fs::read_to_string(&log).unwrap();
-    assert!(trace.contains("connect(") || trace.contains("bind(") || trace.contains("exited with 0"), "{trace}");
+    assert!(
+        trace.contains("connect(") || trace.contains("bind(") || trace.contains("exited with 0"),
+        "{trace}"
+    );
     assert_eq!(reaching_out(&trace), [] as [&str; 0]);
 }
 
@@ -95,9 +112,10 @@ fn trace_words() -> [&'static str; 5] {
 #[test]
 fn a_node_serves_where_there_is_no_network() {
     let ready = "ip link set lo up && exec \"$0\" \"$@\"";
-    let probe = Command::new("unshare").args(["-n", "sh", "-c", "ip link set lo up"]).stderr(Stdio::null()).status();
+    let probe =
+        Command::new("unshare").args(["-n", "sh", "-c", "ip link set lo up"]).stderr(Stdio::null()).status();
     if !process::is_root() || !probe.is_ok_and(|status| status.success()) {
-        return skipped("isolation", "a network namespace needs root, unshare and ip (Debian: util-linux, iproute2)");
+        return skipped("a network namespace needs root, unshare and ip (Debian: util-linux, iproute2)");
     }
     let folder = tempfile::tempdir().unwrap();
     let options = NodeOptions::new().before(["unshare", "-n", "sh", "-c", ready]).model(tiny(folder.path()));
@@ -105,7 +123,10 @@ fn a_node_serves_where_there_is_no_network() {
     let inside = |words: &[&str]| {
         let command = node.command(words.iter().copied());
         let mut entered = Command::new("nsenter");
-        entered.arg(format!("--net=/proc/{}/ns/net", node.pid())).arg(command.get_program()).args(command.get_args());
+        entered
+            .arg(format!("--net=/proc/{}/ns/net", node.pid()))
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => entered.env(name, value),
@@ -124,7 +145,9 @@ fn a_node_serves_where_there_is_no_network() {
     assert!(inside(&["ps", "--json"]).contains("guide"), "another node answered");
     // Nobody outside can reach it.
     let outside = Client::new(node.address());
-    let answered = outside.send("GET", "/healthz", &[], b"").is_ok_and(|answer| answer.header("x-potluck-node").is_some());
+    let answered = outside
+        .send("GET", "/healthz", &[], b"")
+        .is_ok_and(|answer| answer.header("x-potluck-node").is_some());
     assert!(!answered, "the node is reachable from outside its namespace");
     node.shutdown();
 }
@@ -146,7 +169,8 @@ fn pages_and_names_of_strangers_are_refused() {
         get(&[("host", host)]).openai_error(403);
         post(&[("host", host)]).openai_error(403);
     }
-    for origin in ["https://evil.example", "http://evil.example:80", "null", "http://localhost.evil.example"] {
+    for origin in ["https://evil.example", "http://evil.example:80", "null", "http://localhost.evil.example"]
+    {
         let refused = post(&[("origin", origin)]);
         assert_eq!(refused.header("access-control-allow-origin"), None);
         refused.openai_error(403);
@@ -157,7 +181,12 @@ fn pages_and_names_of_strangers_are_refused() {
     }
     assert_eq!(post(&[("sec-fetch-site", "cross-site")]).status, 403);
     // A form of another page can send text without asking first: it must not count as JSON by accident.
-    let form = client.send("POST", "/v1/completions", &[("content-type", "text/plain"), ("origin", "https://evil.example")], body.as_bytes());
+    let form = client.send(
+        "POST",
+        "/v1/completions",
+        &[("content-type", "text/plain"), ("origin", "https://evil.example")],
+        body.as_bytes(),
+    );
     assert_eq!(form.unwrap().status, 403);
     for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
         assert_eq!(get(&[("host", &host)]).status, 200, "{host}");
@@ -165,19 +194,27 @@ fn pages_and_names_of_strangers_are_refused() {
     assert_eq!(post(&[("origin", &node.url())]).status, 200);
     node.shutdown();
 
-    let node = Node::start(NodeOptions::new().model(tiny(folder.path())).args(["--origins", "https://friend.example"]));
+    let node = Node::start(
+        NodeOptions::new().model(tiny(folder.path())).args(["--origins", "https://friend.example"]),
+    );
     let client = node.client();
     let friend = client.send("GET", "/v1/models", &[("origin", "https://friend.example")], b"").unwrap();
     assert_eq!(friend.status, 200);
     assert_eq!(friend.header("access-control-allow-origin"), Some("https://friend.example"));
-    assert_eq!(client.send("GET", "/v1/models", &[("origin", "https://evil.example")], b"").unwrap().status, 403);
+    assert_eq!(
+        client.send("GET", "/v1/models", &[("origin", "https://evil.example")], b"").unwrap().status,
+        403
+    );
     node.shutdown();
 }
 
 #[test]
 fn off_loopback_nothing_answers_without_a_key() {
     let folder = tempfile::tempdir().unwrap();
-    let options = NodeOptions::new().listen("0.0.0.0:0").model(tiny(folder.path())).env("POTLUCK_API_KEY", "sk-of-the-owner");
+    let options = NodeOptions::new()
+        .listen("0.0.0.0:0")
+        .model(tiny(folder.path()))
+        .env("POTLUCK_API_KEY", "sk-of-the-owner");
     let node = Node::start(options);
     guarded(&node, "sk-of-the-owner");
     // The node's own commands know the key.
@@ -206,7 +243,18 @@ fn off_loopback_nothing_answers_without_a_key() {
 fn guarded(node: &Node, key: &str) {
     let client = node.client();
     assert_eq!(client.get("/healthz").status, 200);
-    let paths = ["/", "/readyz", "/metrics", "/v1/models", "/api/tags", "/api/version", "/api/ps", "/potluck/v1/status", "/mcp", "/nothing"];
+    let paths = [
+        "/",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/api/tags",
+        "/api/version",
+        "/api/ps",
+        "/potluck/v1/status",
+        "/mcp",
+        "/nothing",
+    ];
     for path in paths {
         for client in [client.clone(), client.with_key("wrong"), client.with_key("")] {
             let refused = client.get(path);
@@ -230,11 +278,17 @@ fn the_home_is_for_its_owner_only() {
     let node = Node::start(NodeOptions::new().home(folder.path()));
     for entry in fs::read_dir(folder.path().join("node")).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let bytes = if entry.path().is_file() { fs::read(entry.path()).unwrap_or_default() } else { Vec::new() };
-        let secret = ["token", "key", "secret"].iter().any(|w| name.contains(w) || String::from_utf8_lossy(&bytes).contains(w));
+        let bytes =
+            if entry.path().is_file() { fs::read(entry.path()).unwrap_or_default() } else { Vec::new() };
+        let secret = ["token", "key", "secret"]
+            .iter()
+            .any(|w| name.contains(w) || String::from_utf8_lossy(&bytes).contains(w));
         let mode = entry.metadata().unwrap().permissions().mode();
         let home = fs::metadata(Path::new(&folder.path().join("node"))).unwrap().permissions().mode();
-        assert!(!secret || mode & 0o077 == 0 || home & 0o077 == 0, "{name} holds a secret and has mode {mode:o}");
+        assert!(
+            !secret || mode & 0o077 == 0 || home & 0o077 == 0,
+            "{name} holds a secret and has mode {mode:o}"
+        );
     }
     node.shutdown();
 }

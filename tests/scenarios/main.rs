@@ -1,5 +1,13 @@
 //! Scenarios over real processes: one module per story, one binary so that linking is paid once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is how it reports"
+)]
+
 mod bad_input;
 mod caches;
 mod common;

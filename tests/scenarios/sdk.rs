@@ -20,7 +20,16 @@ fn the_openai_package_finds_what_it_expects() {
     let narrow = Node::start(narrow);
     python::run(
         "openai_scenario.py",
-        &["--url", &node.url(), "--keyed", &keyed.url(), "--key", "sk-of-the-scenario", "--narrow", &narrow.url()],
+        &[
+            "--url",
+            &node.url(),
+            "--keyed",
+            &keyed.url(),
+            "--key",
+            "sk-of-the-scenario",
+            "--narrow",
+            &narrow.url(),
+        ],
     );
     node.shutdown();
     keyed.shutdown();
@@ -39,7 +48,8 @@ fn the_ollama_package_finds_what_it_expects() {
     let answer = node.client().post("/api/pull", &pull).expect(200);
     assert_eq!(answer["status"], "success", "{answer}");
     let names = names(&node.client());
-    let pulled = names.iter().find(|name| name.contains("pulled")).unwrap_or_else(|| panic!("not in {names:?}"));
+    let pulled =
+        names.iter().find(|name| name.contains("pulled")).unwrap_or_else(|| panic!("not in {names:?}"));
     python::run("ollama_scenario.py", &["--url", &node.url(), "--pulled", pulled, "--reference", reference]);
     node.shutdown();
 }

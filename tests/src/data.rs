@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::Write as _,
     path::{Path, PathBuf},
+    thread,
 };
 
 /// The root of the workspace.
@@ -20,23 +21,30 @@ pub fn file(relative: &str) -> Option<PathBuf> {
     Some(root.join(relative)).filter(|path| path.is_file())
 }
 
-/// A file of the test data; says clearly that `test` is skipped when it is not there.
-pub fn file_or_skip(test: &str, relative: &str) -> Option<PathBuf> {
+/// A file of the test data; says clearly that the running test is skipped when it is not there.
+pub fn file_or_skip(relative: &str) -> Option<PathBuf> {
     let found = file(relative);
     if found.is_none() {
-        skipped(
-            test,
-            &format!("no {relative}; set POTLUCK_TEST_DATA to the folder that holds the test data"),
-        );
+        skipped(&format!("no {relative}; set POTLUCK_TEST_DATA to the folder that holds the test data"));
     }
     found
 }
 
-/// Says that a test, or a part of one, is skipped. `tests/run` counts these lines.
-pub fn skipped(test: &str, why: &str) {
-    println!("skipped: {test}: {why}");
+/// Says that the running test is skipped. `tests/run` counts these.
+pub fn skipped(why: &str) {
+    note("skipped", why);
+}
+
+/// Says that a part of the running test is skipped.
+pub fn partly_skipped(why: &str) {
+    note("partly skipped", why);
+}
+
+fn note(what: &str, why: &str) {
+    let thread = thread::current();
+    let line = format!("{what}: {}: {why}\n", thread.name().unwrap_or("a test"));
+    print!("{line}");
     if let Some(log) = env::var_os("POTLUCK_SKIP_LOG") {
-        let line = format!("{test}: {why}\n");
         let opened = fs::OpenOptions::new().create(true).append(true).open(log);
         opened.and_then(|mut file| file.write_all(line.as_bytes())).expect("the skip log can be written");
     }

@@ -85,7 +85,8 @@ pub fn mutate(random: &mut Random, file: &[u8], head: usize) -> Vec<u8> {
                 let end = (at + 8).min(out.len());
                 number[..end - at].copy_from_slice(&out[at..end]);
                 let number = u64::from_le_bytes(number);
-                let number = if random.chance(50) { number.wrapping_add(nudge) } else { number.wrapping_sub(nudge) };
+                let number =
+                    if random.chance(50) { number.wrapping_add(nudge) } else { number.wrapping_sub(nudge) };
                 put(&mut out, at, &number.to_le_bytes());
             }
             5 => out.truncate(at),

@@ -262,7 +262,10 @@ pub fn read_head(socket: TcpStream) -> io::Result<Streaming> {
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed without an answer"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the connection was closed without an answer",
+        ));
     }
     let status = line.split_whitespace().nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("not an HTTP answer: {line:?}")))?;

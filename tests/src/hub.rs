@@ -376,7 +376,9 @@ fn download(bytes: &[u8], act: &Act, seen: &Seen, address: SocketAddr) -> Answer
         Act::Redirect(host) => {
             marks(Answer::new(302, Vec::new())).header("location", format!("{host}{}", seen.path))
         }
-        Act::Loop => Answer::new(302, Vec::new()).header("location", format!("http://{address}{}", seen.path)),
+        Act::Loop => {
+            Answer::new(302, Vec::new()).header("location", format!("http://{address}{}", seen.path))
+        }
         Act::Stall(count) => Answer { cut: Some(*count), stall: true, ..proper(bytes) },
     }
 }

@@ -96,7 +96,10 @@ impl Report {
         }
         if self.growth().abs() > 5.0 {
             let (before, after) = (self.rss_before, self.rss_after);
-            wrong.push(format!("resident memory went from {before} to {after} bytes: {:+.1} %", self.growth()));
+            wrong.push(format!(
+                "resident memory went from {before} to {after} bytes: {:+.1} %",
+                self.growth()
+            ));
         }
         let (before, after) = self.descriptors;
         if after > before + 4 {
@@ -204,9 +207,7 @@ fn one(client: &Client, plan: &Plan, random: &mut Random) -> (&'static str, Resu
             "messages": [{ "role": "user", "content": prompt }],
         })
     };
-    let text = |stream: bool| {
-        json!({ "model": plan.model, "stream": stream, "max_tokens": tokens, "prompt": prompt, "logprobs": 2 })
-    };
+    let text = |stream: bool| json!({ "model": plan.model, "stream": stream, "max_tokens": tokens, "prompt": prompt, "logprobs": 2 });
     let generate = json!({ "model": plan.model, "prompt": prompt, "options": { "num_predict": tokens } });
     match random.below(100) {
         0..20 => ("chat, streamed", stream_openai(client, "/v1/chat/completions", &chat(true))),
@@ -251,14 +252,17 @@ fn schema(plan: &Plan) -> Value {
 
 /// A refusal's ending, or why it is no proper refusal.
 fn refusal(response: &Response) -> Result<String, String> {
-    let body: Value = serde_json::from_slice(&response.body)
-        .map_err(|_| format!("status {} with a body that is not JSON: {}", response.status, response.text()))?;
-    let error = body.get("error").ok_or_else(|| format!("status {} without `error`: {body}", response.status))?;
+    let body: Value = serde_json::from_slice(&response.body).map_err(|_| {
+        format!("status {} with a body that is not JSON: {}", response.status, response.text())
+    })?;
+    let error =
+        body.get("error").ok_or_else(|| format!("status {} without `error`: {body}", response.status))?;
     let typed = error.get("type").and_then(Value::as_str).is_some() || error.is_string();
     if !typed {
         return Err(format!("status {} without a type: {body}", response.status));
     }
-    if response.status == 429 && response.header("retry-after").and_then(|v| v.parse::<u32>().ok()).is_none() {
+    if response.status == 429 && response.header("retry-after").and_then(|v| v.parse::<u32>().ok()).is_none()
+    {
         return Err("429 without Retry-After in seconds".into());
     }
     match response.status {

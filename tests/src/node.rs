@@ -28,11 +28,16 @@ pub fn program() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => {
             let test = env::current_exe().expect("a test knows its own path");
-            let folder = test.ancestors().nth(if test.parent().is_some_and(|p| p.ends_with("deps")) { 2 } else { 1 });
+            let folder =
+                test.ancestors().nth(if test.parent().is_some_and(|p| p.ends_with("deps")) { 2 } else { 1 });
             folder.expect("a target folder").join("potluck")
         }
     };
-    assert!(path.is_file(), "no program at {}: build it first (cargo build --release) or set POTLUCK_BIN", path.display());
+    assert!(
+        path.is_file(),
+        "no program at {}: build it first (cargo build --release) or set POTLUCK_BIN",
+        path.display()
+    );
     path
 }
 
@@ -40,7 +45,8 @@ pub fn program() -> PathBuf {
 fn isolate(command: &mut Command, home: &Path) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let telling = ["POTLUCK_", "HF_", "HUGGING_FACE", "HUGGINGFACE", "OLLAMA_", "LLAMA_", "LMSTUDIO", "XDG_"];
+        let telling =
+            ["POTLUCK_", "HF_", "HUGGING_FACE", "HUGGINGFACE", "OLLAMA_", "LLAMA_", "LMSTUDIO", "XDG_"];
         let kept = ["POTLUCK_TEST_DATA", "POTLUCK_BIN"];
         let proxy = text.to_ascii_lowercase().ends_with("_proxy");
         if proxy || telling.iter().any(|t| text.starts_with(t)) && !kept.contains(&&*text) {
@@ -133,10 +139,12 @@ impl NodeOptions {
 
         let until = Instant::now() + READY;
         loop {
-            let ready = out.all().iter().find_map(|line| line.strip_prefix("ready http://").map(str::to_owned));
+            let ready =
+                out.all().iter().find_map(|line| line.strip_prefix("ready http://").map(str::to_owned));
             if let Some(address) = ready {
                 let address = address.trim_end_matches('/').replace("0.0.0.0", "127.0.0.1");
-                let address: SocketAddr = address.parse().unwrap_or_else(|_| panic!("not an address: {address}"));
+                let address: SocketAddr =
+                    address.parse().unwrap_or_else(|_| panic!("not an address: {address}"));
                 return Ok(Node { child, address, home, scratch, out, err });
             }
             let status = child.try_wait().expect("the process can be asked");
@@ -177,7 +185,10 @@ impl Node {
     /// Starts a node and waits until it serves; panics with its own words when it does not.
     pub fn start(options: NodeOptions) -> Self {
         options.start().unwrap_or_else(|failure| {
-            panic!("the node did not start ({:?})\nstdout:\n{}\nstderr:\n{}", failure.status, failure.stdout, failure.stderr)
+            panic!(
+                "the node did not start ({:?})\nstdout:\n{}\nstderr:\n{}",
+                failure.status, failure.stdout, failure.stderr
+            )
         })
     }
 
@@ -335,7 +346,11 @@ pub fn succeeded(output: &Output) -> String {
 /// The stderr of a process that must fail with words and without a panic.
 pub fn failed(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "it succeeded although it must not; stdout: {}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        !output.status.success(),
+        "it succeeded although it must not; stdout: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     assert!(output.status.code().is_some(), "it was killed: {}", output.status);
     assert!(!stderr.trim().is_empty(), "it failed without a word");
     assert!(!stderr.contains("panicked at"), "it panicked: {stderr}");

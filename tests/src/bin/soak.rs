@@ -2,7 +2,12 @@
 //!
 //! `cargo run --release -p potluck-tests --bin soak -- --seconds 600 --json`
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code: a panic is how it reports")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code: a panic is how it reports"
+)]
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
