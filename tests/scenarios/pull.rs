@@ -298,14 +298,13 @@ fn a_pull_that_nobody_waits_for_stops() {
     hub.then(&[Act::Stall(50_000)]);
     let mut steps = node.client().stream("/api/pull", &json!({ "model": REFERENCE })).unwrap();
     assert_eq!(steps.status, 200);
-    let mut lines = Vec::new();
-    while hub.downloads().first().is_none_or(|seen| seen.sent < 50_000) {
-        lines.extend(steps.line().unwrap());
-    }
-    for line in &lines {
-        let step: Value = serde_json::from_str(line).unwrap();
-        assert!(step["status"].is_string(), "{step}");
-    }
+    let first = steps.line().unwrap().expect("a first step");
+    let first: Value = serde_json::from_str(&first).unwrap();
+    assert!(first["status"].is_string(), "{first}");
+    let begun = process::eventually(Duration::from_secs(10), || {
+        hub.downloads().first().is_some_and(|seen| seen.sent >= 50_000)
+    });
+    assert!(begun, "the download does not begin: {:?}", hub.seen());
     let sockets = process::descriptors(node.pid()).unwrap();
     drop(steps);
     let gone = process::eventually(Duration::from_secs(10), || {

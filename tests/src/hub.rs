@@ -35,7 +35,7 @@ pub enum Act {
     IgnoreRange,
     /// Answers a range with 206 but with bytes from the start of the file.
     WrongRange,
-    /// Sends other bytes of the right length.
+    /// Sends other bytes in the second half.
     Corrupt,
     /// Announces no length and never stops sending.
     Endless,
@@ -359,7 +359,10 @@ fn download(bytes: &[u8], act: &Act, seen: &Seen, address: SocketAddr) -> Answer
             answer
         }
         Act::Corrupt => {
-            let wrong: Vec<u8> = bytes.iter().map(|b| b ^ 0x55).collect();
+            // The beginning is right, so that only a check of the whole can tell.
+            let half = bytes.len() / 2;
+            let wrong: Vec<u8> =
+                bytes.iter().enumerate().map(|(i, b)| if i < half { *b } else { b ^ 0x55 }).collect();
             proper(&wrong)
         }
         Act::Endless => {
