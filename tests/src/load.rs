@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    net::Shutdown,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -235,7 +234,7 @@ fn one(client: &Client, plan: &Plan, random: &mut Random) -> (&'static str, Resu
             let body = json!({ "model": "no-such-model", "prompt": "x" });
             ("unknown model", refused(client, "/v1/completions", body.to_string().as_bytes(), &[404]))
         }
-        _ => ("huge body", huge(client)),
+        _ => ("huge body", huge(client, random.chance(70))),
     }
 }
 
@@ -381,20 +380,22 @@ fn refused(client: &Client, path: &str, body: &[u8], expected: &[u16]) -> Result
     refusal(&answer)
 }
 
-/// Announces 200 MB and sends what the node is willing to read of 4 MB.
-fn huge(client: &Client) -> Result<String, String> {
+/// Announces 200 MB and waits to be told to go on, as well-behaved clients do; some send 17 MiB at once.
+fn huge(client: &Client, waits: bool) -> Result<String, String> {
     let ask = || -> io::Result<Response> {
         let mut socket = client.connect()?;
-        let json = [("content-type", "application/json")];
-        socket.write_all(client.head("POST", "/v1/chat/completions", &json, 200 << 20).as_bytes())?;
-        let piece = vec![b' '; 64 << 10];
-        for _ in 0..64 {
-            if socket.write_all(&piece).is_err() {
-                break;
+        let polite = [("content-type", "application/json"), ("expect", "100-continue")];
+        let headers = if waits { &polite[..] } else { &polite[..1] };
+        let size: usize = if waits { 200 << 20 } else { 17 << 20 };
+        socket.write_all(client.head("POST", "/v1/chat/completions", headers, size).as_bytes())?;
+        if !waits {
+            let piece = vec![b' '; 64 << 10];
+            for _ in 0..size / piece.len() {
+                if socket.write_all(&piece).is_err() {
+                    break;
+                }
             }
         }
-        // Nothing more will come: the node need not wait for the rest before it answers.
-        socket.shutdown(Shutdown::Write)?;
         read_head(socket)?.rest()
     };
     match ask() {
