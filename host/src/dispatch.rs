@@ -1,0 +1,3 @@
+//! Who answers a job: mode guard → candidates → provider.
+
+pub mod provider;
