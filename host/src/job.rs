@@ -125,7 +125,7 @@ pub struct Job {
     pub mode: Mode,
     /// What to continue.
     pub input: Input,
-    /// How tokens are drawn.
+    /// How tokens are drawn. Surfaces put [`random_seed`] there when the caller gave no seed.
     pub sampling: SamplingParams,
     /// Most tokens to produce; `None`: until the model stops or the context is full.
     pub max_tokens: Option<u32>,
@@ -330,4 +330,10 @@ impl Default for Answer {
     fn default() -> Self {
         Self { text: String::new(), logprobs: Vec::new(), reason: FinishReason::Stop, usage: Usage::default() }
     }
+}
+
+/// A seed for jobs that ask for none: different each time, from the system's own randomness.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
 }

@@ -1,1 +1,5 @@
 //! The Potluck node.
+
+pub mod dispatch;
+pub mod inference;
+pub mod job;
