@@ -7,3 +7,10 @@
 pub mod backend;
 pub mod dtype;
 pub mod gguf;
+pub mod engine;
+pub mod model;
+pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sample;
+pub mod synthetic;
