@@ -6,8 +6,8 @@
 
 pub mod backend;
 pub mod dtype;
-pub mod gguf;
 pub mod engine;
+pub mod gguf;
 pub mod model;
 pub mod quant;
 pub mod reference;

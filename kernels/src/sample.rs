@@ -329,10 +329,13 @@ fn noisiest(candidates: impl Iterator<Item = (u32, f32)>, temperature: f64, seed
 /// How many of the candidates, in order, reach `target` together; `None` when all of them do not.
 fn prefix(candidates: &[Candidate], target: f64, weight: impl Fn(&Candidate) -> f64) -> Option<usize> {
     let mut sum = 0.0;
-    candidates.iter().position(|c| {
-        sum += weight(c);
-        sum >= target
-    }).map(|last| last + 1)
+    candidates
+        .iter()
+        .position(|c| {
+            sum += weight(c);
+            sum >= target
+        })
+        .map(|last| last + 1)
 }
 
 /// Leaves in `out`, in order, the most likely tokens that reach `top_p` together. Sorts only as many as it takes.

@@ -175,7 +175,11 @@ impl Keys<'_> {
     }
 
     fn optional_number(&self, name: &str, limit: usize) -> Result<Option<usize>, ModelError> {
-        if self.metadata.get(&self.key(name)).is_none() { Ok(None) } else { self.number(name, limit).map(Some) }
+        if self.metadata.get(&self.key(name)).is_none() {
+            Ok(None)
+        } else {
+            self.number(name, limit).map(Some)
+        }
     }
 
     /// A finite, positive number.
@@ -279,7 +283,11 @@ fn rope(keys: &Keys<'_>, architecture: Architecture, head_dim: usize) -> Result<
     let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
     let factor = scaling_factor(keys)?;
     // The angles are exact to f32 only when the power is taken in f64.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "dims is small; f32 is the target")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "dims is small; f32 is the target"
+    )]
     let inv_freq = (0..dims / 2)
         .map(|i| (f64::from(base).powf(-2.0 * i as f64 / dims as f64) / f64::from(factor)) as f32)
         .collect();

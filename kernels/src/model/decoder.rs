@@ -158,11 +158,7 @@ impl<B: Backend> Loader<'_, B> {
         let layer = Layer {
             attn_norm: self.vector(&name("attn_norm.weight"), width)?,
             qkv: self.matrix(
-                &[
-                    (&name("attn_q.weight"), q),
-                    (&name("attn_k.weight"), kv),
-                    (&name("attn_v.weight"), kv),
-                ],
+                &[(&name("attn_q.weight"), q), (&name("attn_k.weight"), kv), (&name("attn_v.weight"), kv)],
                 width,
             )?,
             qkv_bias: self.bias(&[

@@ -64,10 +64,8 @@ struct Loader<'a, B: Backend> {
 impl<B: Backend> Loader<'_, B> {
     fn matrix(&mut self, parts: &[Part], rows: usize, cols: usize) -> Result<B::Matrix, ModelError> {
         let names: Vec<_> = parts.iter().map(|&p| self.format.weight(p)).collect();
-        let raw = names
-            .iter()
-            .map(|name| matrix(self.source, name, rows, cols))
-            .collect::<Result<Vec<_>, _>>()?;
+        let raw =
+            names.iter().map(|name| matrix(self.source, name, rows, cols)).collect::<Result<Vec<_>, _>>()?;
         Ok(self.backend.matrix(&raw)?)
     }
 
@@ -198,10 +196,16 @@ impl<B: Backend> Encoder<B> {
         let limit = self.max_tokens();
         for (i, input) in inputs.iter().enumerate() {
             if input.is_empty() || input.len() > limit {
-                return Err(ModelError::Batch(format!("input {i} has {} tokens, 1 to {limit} fit", input.len())));
+                return Err(ModelError::Batch(format!(
+                    "input {i} has {} tokens, 1 to {limit} fit",
+                    input.len()
+                )));
             }
             if let Some(token) = input.iter().find(|&&t| t as usize >= self.config.vocab) {
-                return Err(ModelError::Batch(format!("token {token} of a vocabulary of {}", self.config.vocab)));
+                return Err(ModelError::Batch(format!(
+                    "token {token} of a vocabulary of {}",
+                    self.config.vocab
+                )));
             }
         }
         let mut out = Vec::with_capacity(inputs.len());

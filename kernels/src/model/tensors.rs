@@ -39,11 +39,7 @@ fn need<'a>(
     if tensor.shape == expected {
         return Ok(tensor);
     }
-    Err(ModelError::TensorShape {
-        name: name.to_owned(),
-        expected: expected.to_vec(),
-        got: tensor.shape,
-    })
+    Err(ModelError::TensorShape { name: name.to_owned(), expected: expected.to_vec(), got: tensor.shape })
 }
 
 /// Decodes float data; norms, biases and small tables are never quantised.
@@ -55,8 +51,14 @@ pub(crate) fn decode(name: &str, dtype: DType, data: &[u8], out: &mut [f32]) -> 
         DType::F32 => {
             out.iter_mut().zip(data.as_chunks::<4>().0).for_each(|(o, b)| *o = f32::from_le_bytes(*b));
         }
-        DType::F16 => out.iter_mut().zip(data.as_chunks::<2>().0).for_each(|(o, b)| *o = f16::from_le_bytes(*b).to_f32()),
-        DType::BF16 => out.iter_mut().zip(data.as_chunks::<2>().0).for_each(|(o, b)| *o = bf16::from_le_bytes(*b).to_f32()),
+        DType::F16 => out
+            .iter_mut()
+            .zip(data.as_chunks::<2>().0)
+            .for_each(|(o, b)| *o = f16::from_le_bytes(*b).to_f32()),
+        DType::BF16 => out
+            .iter_mut()
+            .zip(data.as_chunks::<2>().0)
+            .for_each(|(o, b)| *o = bf16::from_le_bytes(*b).to_f32()),
         _ => return Err(ModelError::Unsupported { what: format!("a vector `{name}` stored as {dtype}") }),
     }
     Ok(())
@@ -80,11 +82,7 @@ pub fn matrix<'a>(
 ///
 /// # Errors
 /// [`ModelError::MissingTensor`] or [`ModelError::TensorShape`].
-pub fn vector(
-    source: &(impl TensorSource + ?Sized),
-    name: &str,
-    len: usize,
-) -> Result<Vec<f32>, ModelError> {
+pub fn vector(source: &(impl TensorSource + ?Sized), name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
     let tensor = need(source, name, &[len])?;
     let mut out = vec![0.0; len];
     decode(name, tensor.dtype, tensor.data, &mut out)?;

@@ -12,7 +12,8 @@ fn exp(x: f32) -> f32 {
     let n = shifted - MAGIC;
     // ln 2 in two parts, so that the remainder is exact (Cody and Waite).
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (0.166_666_66 + r * (0.041_666_6 + r * (0.008_333_6 + r * 0.001_394)))));
+    let p = 1.0
+        + r * (1.0 + r * (0.5 + r * (0.166_666_66 + r * (0.041_666_6 + r * (0.008_333_6 + r * 0.001_394)))));
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x <= -87.0 { 0.0 } else { p * scale }
 }

@@ -52,8 +52,7 @@ impl Spec {
     /// Byte tokens, printable characters, and filler words.
     fn sentence_piece(&self, m: &mut Metadata) {
         const NORMAL: i64 = 1;
-        let mut tokens: Vec<(String, i64)> =
-            vec![("<unk>".into(), 2), ("<s>".into(), 3), ("</s>".into(), 3)];
+        let mut tokens: Vec<(String, i64)> = vec![("<unk>".into(), 2), ("<s>".into(), 3), ("</s>".into(), 3)];
         tokens.extend((0..=255u8).map(|b| (format!("<0x{b:02X}>"), 6)));
         tokens.push(("▁".into(), NORMAL));
         tokens.extend((b'!'..=b'~').map(|b| (char::from(b).to_string(), NORMAL)));
@@ -86,7 +85,9 @@ impl Spec {
         tokens.truncate(self.vocab);
         m.insert("tokenizer.ggml.model", Value::String("bert".into()));
         m.insert("tokenizer.ggml.token_type_count", Value::Unsigned(2));
-        for (key, id) in [("padding", 0), ("unknown", 1), ("cls", 2), ("bos", 2), ("seperator", 3), ("eos", 3)] {
+        for (key, id) in
+            [("padding", 0), ("unknown", 1), ("cls", 2), ("bos", 2), ("seperator", 3), ("eos", 3)]
+        {
             m.insert(format!("tokenizer.ggml.{key}_token_id"), Value::Unsigned(id));
         }
         insert_tokens(m, tokens);

@@ -46,13 +46,23 @@ fn another_beginning_is_another_prefix() {
 #[derive(Clone, Debug)]
 enum Op {
     /// Starts a sequence with this many tokens of text `salt`.
-    Start { salt: u32, len: usize },
+    Start {
+        salt: u32,
+        len: usize,
+    },
     /// Appends tokens to one of the sequences.
-    Grow { which: usize, len: usize },
+    Grow {
+        which: usize,
+        len: usize,
+    },
     /// Ends one.
-    End { which: usize },
+    End {
+        which: usize,
+    },
     /// A second holder of all its pages, whose next write needs a copy of the last page.
-    Fork { which: usize },
+    Fork {
+        which: usize,
+    },
     Clear,
 }
 

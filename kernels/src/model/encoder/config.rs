@@ -200,8 +200,7 @@ fn read_json(path: &Path) -> Result<Json, SafetensorsError> {
         return Err(SafetensorsError::Json { path: shown(), reason });
     }
     let text = std::fs::read(path).map_err(io)?;
-    serde_json::from_slice(&text)
-        .map_err(|e| SafetensorsError::Json { path: shown(), reason: e.to_string() })
+    serde_json::from_slice(&text).map_err(|e| SafetensorsError::Json { path: shown(), reason: e.to_string() })
 }
 
 /// A tensor's part in the graph; the number is the layer.
