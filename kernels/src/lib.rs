@@ -6,5 +6,12 @@
 
 pub mod backend;
 pub mod dtype;
+pub mod engine;
 pub mod gguf;
+pub mod model;
+pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sample;
+pub mod synthetic;
 pub mod tokenizer;

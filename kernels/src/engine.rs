@@ -1,0 +1,3 @@
+//! What a host holds: a model on whichever device, behind one object-safe trait.
+
+pub mod kv;
