@@ -6,10 +6,18 @@
 mod builtin;
 mod caches;
 mod counters;
+mod engine;
+mod grammar;
+mod details;
 mod handle;
+mod keeper;
+mod lease;
+mod prepare;
 mod pull;
 mod quant;
 mod reference;
+mod runner;
+mod scheduler;
 mod store;
 mod template;
 

@@ -12,7 +12,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Offer {
     /// The name to ask for.
     pub model: String,
-    /// Longest context it takes, in tokens.
+    /// Longest context it takes, in tokens; 0 while it is not known.
     pub context: u64,
 }
 
