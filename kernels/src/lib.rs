@@ -14,3 +14,4 @@ pub mod reference;
 pub mod safetensors;
 pub mod sample;
 pub mod synthetic;
+pub mod tokenizer;

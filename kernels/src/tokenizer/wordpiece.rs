@@ -1,0 +1,221 @@
+//! WordPiece with BERT's normaliser: words at blanks, punctuation and Chinese characters, then the longest
+//! token that fits, again and again.
+//!
+//! Tokens are kept in the form of GGUF files: a word's first token starts with a space, the others do not.
+
+use unicode_normalization::char::{decompose_canonical, is_combining_mark};
+use unicode_properties::{GeneralCategory as G, GeneralCategoryGroup, UnicodeGeneralCategory};
+
+use super::{
+    TokenizerError,
+    vocab::{Kind, Vocab},
+    words::{Ids, Words},
+};
+
+/// Longer words, in characters, are unknown (as in the reference implementation).
+const MAX_WORD: usize = 100;
+
+/// The normaliser's settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Normalizer {
+    pub(super) lowercase: bool,
+    pub(super) strip_accents: bool,
+    pub(super) clean_text: bool,
+    pub(super) space_chinese: bool,
+}
+
+impl Default for Normalizer {
+    fn default() -> Self {
+        Self { lowercase: true, strip_accents: true, clean_text: true, space_chinese: true }
+    }
+}
+
+/// The tokens in byte order.
+#[derive(Debug)]
+pub(super) struct WordPiece {
+    sorted: Vec<u32>,
+    normalizer: Normalizer,
+}
+
+impl WordPiece {
+    pub(super) fn new(vocab: &Vocab, normalizer: Normalizer) -> Self {
+        let text = |id: &u32| vocab.kind(*id).is_some_and(|kind| !kind.is_special());
+        let mut sorted: Vec<u32> = vocab.ids().filter(text).collect();
+        sorted.retain(|&id| vocab.bytes(id).is_some_and(|b| !b.is_empty() && b.len() <= 4 * MAX_WORD + 1));
+        // Of duplicates the last one counts: it comes first here and survives.
+        sorted.sort_by_key(|&id| (vocab.bytes(id), std::cmp::Reverse(id)));
+        sorted.dedup_by(|b, a| vocab.bytes(*a) == vocab.bytes(*b));
+        Self { sorted, normalizer }
+    }
+
+    /// Appends the ids of a text without special tokens.
+    pub(super) fn encode(
+        &self,
+        vocab: &Vocab,
+        unknown: Option<u32>,
+        text: &str,
+        out: &mut Ids,
+    ) -> Result<(), TokenizerError> {
+        // Normalised words lie one after the other, so that the memory of words can borrow them.
+        let (normal, ends) = self.normalizer.words(text);
+        let mut words = Words::default();
+        let mut start = 0;
+        for end in ends {
+            let word = normal.get(start..end).unwrap_or_default();
+            start = end;
+            if word.chars().nth(MAX_WORD + 1).is_some() {
+                out.ids.extend(unknown);
+                out.check()?;
+            } else {
+                words.push(word, out, |_, word, ids| self.word(vocab, unknown, word.as_bytes(), ids))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn word(&self, vocab: &Vocab, unknown: Option<u32>, word: &[u8], ids: &mut Vec<u32>) {
+        let before = ids.len();
+        let mut rest = word;
+        while !rest.is_empty() {
+            let Some((id, tail)) = self.longest(vocab, rest) else {
+                ids.truncate(before);
+                ids.extend(unknown);
+                return;
+            };
+            ids.push(id);
+            rest = tail;
+        }
+    }
+
+    /// The longest token that `text` starts with, and what follows it.
+    fn longest<'a>(&self, vocab: &Vocab, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
+        let mut range = self.sorted.as_slice();
+        let mut best = None;
+        for (depth, &byte) in text.iter().enumerate() {
+            // All of `range` agree with the text up to `depth`; a token of that very length comes first.
+            let at = |id: &u32| vocab.bytes(*id).and_then(|b| b.get(depth)).copied();
+            let from = range.partition_point(|id| at(id) < Some(byte));
+            range = range.get(from..)?;
+            let to = range.partition_point(|id| at(id) == Some(byte));
+            range = range.get(..to)?;
+            let Some(&first) = range.first() else { break };
+            if vocab.bytes(first).is_some_and(|b| b.len() == depth + 1) {
+                best = Some((first, text.get(depth + 1..)?));
+            }
+        }
+        best
+    }
+}
+
+impl Normalizer {
+    /// The words, each with a space before it, in one string; and where each ends.
+    fn words(&self, text: &str) -> (String, Vec<usize>) {
+        let mut out = Builder { text: String::with_capacity(text.len() + text.len() / 4), ends: Vec::new() };
+        for c in text.chars() {
+            if c.is_ascii() {
+                // Most text by far.
+                match c {
+                    ' ' | '\t' | '\n' | '\r' => out.close(),
+                    _ if c.is_ascii_control() => {
+                        if !self.clean_text {
+                            if c.is_whitespace() { out.close() } else { out.push(c) }
+                        }
+                    }
+                    _ if c.is_ascii_punctuation() => out.alone(c),
+                    _ => out.push(if self.lowercase { c.to_ascii_lowercase() } else { c }),
+                }
+                continue;
+            }
+            if self.clean_text && (c == '\u{fffd}' || is_control(c)) {
+                continue;
+            }
+            if c.is_whitespace() {
+                out.close();
+                continue;
+            }
+            let chinese = self.space_chinese && is_chinese(c);
+            if chinese {
+                out.close();
+            }
+            if self.strip_accents {
+                decompose_canonical(c, |d| {
+                    if !(is_combining_mark(d) && d.general_category() == G::NonspacingMark) {
+                        self.cased(d, &mut out);
+                    }
+                });
+            } else {
+                self.cased(c, &mut out);
+            }
+            if chinese {
+                out.close();
+            }
+        }
+        out.close();
+        (out.text, out.ends)
+    }
+
+    fn cased(&self, c: char, out: &mut Builder) {
+        let mut put = |c: char| if is_punctuation(c) { out.alone(c) } else { out.push(c) };
+        if self.lowercase { c.to_lowercase().for_each(put) } else { put(c) }
+    }
+}
+
+struct Builder {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Builder {
+    fn open(&self) -> bool {
+        self.text.len() > self.ends.last().copied().unwrap_or(0)
+    }
+
+    fn push(&mut self, c: char) {
+        if !self.open() {
+            self.text.push(' ');
+        }
+        self.text.push(c);
+    }
+
+    fn close(&mut self) {
+        if self.open() {
+            self.ends.push(self.text.len());
+        }
+    }
+
+    fn alone(&mut self, c: char) {
+        self.close();
+        self.push(c);
+        self.close();
+    }
+}
+
+fn is_control(c: char) -> bool {
+    matches!(c.general_category(), G::Control | G::Format | G::PrivateUse)
+}
+
+fn is_punctuation(c: char) -> bool {
+    c.is_ascii_punctuation() || c.general_category_group() == GeneralCategoryGroup::Punctuation
+}
+
+/// BERT's idea of a Chinese character, with the reference implementation's gap from 2B820 to 2B91F.
+fn is_chinese(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0x4e00..=0x9fff
+            | 0x3400..=0x4dbf
+            | 0x2_0000..=0x2_a6df
+            | 0x2_a700..=0x2_b81f
+            | 0x2_b920..=0x2_ceaf
+            | 0xf900..=0xfaff
+            | 0x2_f800..=0x2_fa1f
+    )
+}
+
+/// A token's bytes: `▁` at the start of a word's first token becomes a space.
+pub(super) fn token_bytes(text: &[u8], kind: Kind) -> Vec<u8> {
+    match text.strip_prefix(super::spm::BLANK.as_bytes()) {
+        Some(rest) if !kind.is_special() => [b" ", rest].concat(),
+        _ => text.to_vec(),
+    }
+}
