@@ -5,4 +5,6 @@
 //! of threads and any x86 instruction set) and `cube` (CubeCL kernels over wgpu).
 
 pub mod backend;
+#[cfg(feature = "gpu")]
+pub mod cube;
 pub mod dtype;
