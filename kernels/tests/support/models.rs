@@ -1,5 +1,5 @@
 //! Generated models, and the same models in candle.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::{io::Cursor, path::PathBuf};
 
