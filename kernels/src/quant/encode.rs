@@ -157,10 +157,8 @@ fn fit_symmetric(x: &[f32]) -> f32 {
             qq += v.abs() * q * q;
         }
         let scale = xq / qq;
-        let error: f32 = x
-            .iter()
-            .map(|v| (scale * (v / scale).round().clamp(-32.0, 31.0) - v).powi(2) * v.abs())
-            .sum();
+        let error: f32 =
+            x.iter().map(|v| (scale * (v / scale).round().clamp(-32.0, 31.0) - v).powi(2) * v.abs()).sum();
         if error < best.1 {
             best = (scale, error);
         }
