@@ -132,7 +132,8 @@ impl Spec {
     fn decoder(&self, out: &mut Builder, architecture: Architecture) -> Result<(), QuantError> {
         let (width, ffn) = (self.width, self.ffn);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        out.matrix("token_embd.weight", self.vocab, width, 0.5)?;
+        let residual = self.residual();
+        out.matrix("token_embd.weight", self.vocab, width, 1.0)?;
         if !self.tied {
             out.matrix("output.weight", self.vocab, width, unit(width))?;
         }
@@ -146,11 +147,11 @@ impl Spec {
             out.matrix(&name("attn_q"), q, width, unit(width))?;
             out.matrix(&name("attn_k"), kv, width, unit(width))?;
             out.matrix(&name("attn_v"), kv, width, unit(width))?;
-            out.matrix(&name("attn_output"), width, q, unit(q))?;
+            out.matrix(&name("attn_output"), width, q, unit(q) * residual)?;
             out.norm(&name("ffn_norm"), width)?;
             out.matrix(&name("ffn_gate"), ffn, width, unit(width))?;
             out.matrix(&name("ffn_up"), ffn, width, unit(width))?;
-            out.matrix(&name("ffn_down"), width, ffn, unit(ffn))?;
+            out.matrix(&name("ffn_down"), width, ffn, unit(ffn) * residual)?;
             match architecture {
                 Architecture::Qwen2 => {
                     for (part, len) in [("attn_q", q), ("attn_k", kv), ("attn_v", kv)] {
@@ -169,7 +170,7 @@ impl Spec {
 
     fn bert(&self, out: &mut Builder) -> Result<(), QuantError> {
         let (width, ffn) = (self.width, self.ffn);
-        out.matrix("token_embd.weight", self.vocab, width, 0.5)?;
+        out.matrix("token_embd.weight", self.vocab, width, 1.0)?;
         out.plain("position_embd.weight", self.context, width, 0.1)?;
         out.plain("token_types.weight", 2, width, 0.1)?;
         out.norm("token_embd_norm.weight", width)?;
@@ -192,6 +193,13 @@ impl Spec {
             }
         }
         Ok(())
+    }
+
+    /// Factor on the matrices that write to the residual stream: as in GPT-2's initialisation, all layers together
+    /// add about as much as the embedding brought.
+    #[allow(clippy::cast_precision_loss, reason = "at most 512 layers")]
+    fn residual(&self) -> f32 {
+        1.0 / (2.0 * self.layers as f32).sqrt()
     }
 
     /// Llama 3's factors (`rope_type` `llama3`: factor 8, low 1, high 4) for an original context a quarter of
