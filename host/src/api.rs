@@ -226,3 +226,6 @@ where
 {
     post(handler)
 }
+
+#[cfg(test)]
+mod tests;
