@@ -122,6 +122,16 @@ pub(super) async fn render(State(api): State<Api>) -> Response {
     family("model_queued", "gauge", "Requests waiting.", &of(|m| m.queued as f64));
     family("model_weights_bytes", "gauge", "Bytes of weights in memory.", &of(|m| m.weights_bytes as f64));
     family("model_cache_bytes", "gauge", "Bytes of KV cache.", &of(|m| m.cache_bytes as f64));
+    let counters = api.desk.counters();
+    for (name, help, value) in [
+        ("engine_steps_total", "Steps the engines have made.", counters.steps),
+        ("engine_cancelled_total", "Jobs whose caller went away.", counters.cancelled),
+        ("engine_busy_total", "Jobs refused because the queue was full.", counters.busy),
+        ("engine_preempted_total", "Sequences whose cache was taken for another.", counters.preempted),
+        ("engine_loads_total", "Models loaded.", counters.loads),
+    ] {
+        family(name, "counter", help, &one(value as f64));
+    }
     let uptime = unix_now().saturating_sub(api.settings.since);
     family("uptime_seconds", "gauge", "Time since the start.", &one(uptime as f64));
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));

@@ -30,6 +30,7 @@ const USAGE: Usage = Usage {
 /// Answers "Hello" + " world", or fails as the model's name says.
 #[derive(Debug, Default)]
 struct Fake {
+    dropped: Arc<tokio::sync::Notify>,
     jobs: std::sync::Mutex<Vec<Job>>,
 }
 
@@ -57,8 +58,16 @@ impl Desk for Fake {
                 _ => {}
             }
             let (sender, reply) = Reply::channel("node-1".into(), job.mode);
+            let dropped = Arc::clone(&self.dropped);
             tokio::spawn(async move {
                 let long = JobError::ContextLengthExceeded { model: "long".into(), needed: 9, available: 4 };
+                if job.model == "slow" {
+                    let first = Event::Text { text: "one".into(), logprobs: vec![] };
+                    let _ = sender.send(Ok(first)).await;
+                    sender.closed().await;
+                    dropped.notify_one();
+                    return;
+                }
                 if job.model == "long" {
                     let _ = sender.send(Err(long)).await;
                     return;
@@ -539,8 +548,12 @@ async fn browsers_of_other_sites_are_kept_out() {
 
 #[tokio::test]
 async fn a_dropped_stream_drops_the_job() {
-    // The fake's sender fails once the reply is gone; here it is enough that dropping does not hang.
-    let response = local().post("/v1/chat/completions", with(chat("m"), json!({"stream": true}))).await;
-    drop(response);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    for (path, stream) in [("/v1/chat/completions", true), ("/v1/chat/completions", false), ("/api/chat", true)] {
+        let bench = local();
+        let call = bench.post(path, with(chat("slow"), json!({"stream": stream})));
+        // Without streaming there is no response yet: the client gives up while it waits.
+        let _ = tokio::time::timeout(Duration::from_millis(50), call).await;
+        let dropped = tokio::time::timeout(Duration::from_secs(5), bench.desk.dropped.notified()).await;
+        assert!(dropped.is_ok(), "{path} stream={stream}");
+    }
 }
