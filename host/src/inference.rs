@@ -320,3 +320,6 @@ pub enum PullProgress {
         name: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

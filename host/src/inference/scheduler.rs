@@ -294,5 +294,3 @@ impl<C: Core> Scheduler<C> {
     }
 }
 
-#[cfg(test)]
-mod tests;

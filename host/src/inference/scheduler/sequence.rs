@@ -115,11 +115,6 @@ impl Sequence {
         self.events.is_closed() || stalled
     }
 
-    /// Whether a reader has to catch up first.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
-    }
-
     /// Tokens that are not in the cache yet.
     pub(super) fn missing(&self) -> usize {
         self.tokens.len() - self.computed
