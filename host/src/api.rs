@@ -175,22 +175,16 @@ pub(crate) fn label_reply(response: &mut Response, node: &str, mode: Mode) {
 
 async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {path}; see / for what there is"),
-    )
-    .code("not_found")
-    .respond(path)
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; see / for what there is"))
+        .code("not_found")
+        .respond(path)
 }
 
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
-    ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} is not a method of {path}", request.method()),
-    )
-    .code("method_not_allowed")
-    .respond(path)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not a method of {path}", request.method()))
+        .code("method_not_allowed")
+        .respond(path)
 }
 
 /// `/`: a page for people, Ollama's greeting for its clients.

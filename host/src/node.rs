@@ -24,7 +24,8 @@ use crate::{
     config::{Config, ConfigError},
     dispatch::{Dispatcher, local::LocalProvider, provider::BoxFuture},
     inference::{
-        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress, StoreError,
+        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
+        StoreError,
     },
     job::{Job, JobError, KeepAlive, Reply},
 };
@@ -66,7 +67,9 @@ pub enum NodeError {
         reason: String,
     },
     /// Listening off loopback without any key.
-    #[error("{address} can be reached by others, but no key is configured, so nobody could be answered; pass --api-key KEY (POTLUCK_API_KEY) or add [[http.keys]] to the configuration")]
+    #[error(
+        "{address} can be reached by others, but no key is configured, so nobody could be answered; pass --api-key KEY (POTLUCK_API_KEY) or add [[http.keys]] to the configuration"
+    )]
     Open {
         /// The address.
         address: SocketAddr,

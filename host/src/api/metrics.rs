@@ -99,11 +99,31 @@ pub(super) async fn render(State(api): State<Api>) -> Response {
     family("jobs_refused_total", "counter", "Jobs refused before they began.", &one(count(&metrics.refused)));
     family("jobs_failed_total", "counter", "Jobs that broke off.", &one(count(&metrics.failed)));
     family("jobs_finished_total", "counter", "Jobs answered to the end.", &one(count(&metrics.finished)));
-    family("prompt_tokens_total", "counter", "Prompt tokens of finished jobs.", &one(count(&metrics.prompt_tokens)));
-    family("cached_tokens_total", "counter", "Prompt tokens found in the prefix cache.", &one(count(&metrics.cached_tokens)));
+    family(
+        "prompt_tokens_total",
+        "counter",
+        "Prompt tokens of finished jobs.",
+        &one(count(&metrics.prompt_tokens)),
+    );
+    family(
+        "cached_tokens_total",
+        "counter",
+        "Prompt tokens found in the prefix cache.",
+        &one(count(&metrics.cached_tokens)),
+    );
     family("completion_tokens_total", "counter", "Tokens produced.", &one(count(&metrics.completion_tokens)));
-    family("prompt_seconds_total", "counter", "Time spent on prompts.", &one(count(&metrics.prompt_micros) / 1e6));
-    family("decode_seconds_total", "counter", "Time spent producing.", &one(count(&metrics.decode_micros) / 1e6));
+    family(
+        "prompt_seconds_total",
+        "counter",
+        "Time spent on prompts.",
+        &one(count(&metrics.prompt_micros) / 1e6),
+    );
+    family(
+        "decode_seconds_total",
+        "counter",
+        "Time spent producing.",
+        &one(count(&metrics.decode_micros) / 1e6),
+    );
     let responses: Vec<_> = metrics
         .responses
         .lock()

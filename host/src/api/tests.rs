@@ -11,157 +11,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{
-    config::ApiKey,
-    inference::Origin,
-    job::{Event, FinishReason, Input, TokenLogprob, Usage},
-};
+use crate::{config::ApiKey, job::Input};
+use fake::Fake;
 
-const USAGE: Usage = Usage {
-    prompt_tokens: 7,
-    cached_tokens: 3,
-    completion_tokens: 2,
-    load: Duration::ZERO,
-    prompt: Duration::from_millis(5),
-    decode: Duration::from_millis(6),
-    total: Duration::from_millis(11),
-};
-
-/// Answers "Hello" + " world", or fails as the model's name says.
-#[derive(Debug, Default)]
-struct Fake {
-    dropped: Arc<tokio::sync::Notify>,
-    jobs: std::sync::Mutex<Vec<Job>>,
-}
-
-impl Fake {
-    fn last(&self) -> Job {
-        self.jobs.lock().unwrap().last().unwrap().clone()
-    }
-}
-
-fn entry(name: &str) -> ModelEntry {
-    ModelEntry { name: name.into(), origin: Origin::Store, path: None, size: 9, digest: None, modified: 1_700_000_000 }
-}
-
-impl Desk for Fake {
-    fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>> {
-        Box::pin(async move {
-            self.jobs.lock().unwrap().push(job.clone());
-            match job.model.as_str() {
-                "busy" => return Err(JobError::Busy { queued: 5, retry_after: Duration::from_secs(3) }),
-                "stopping" => return Err(JobError::ShuttingDown),
-                "absent" => return Err(JobError::ModelNotFound { model: job.model }),
-                _ if job.mode != Mode::Local => {
-                    return Err(JobError::ModeUnavailable { mode: job.mode, reason: "no pool".into() });
-                }
-                _ => {}
-            }
-            let (sender, reply) = Reply::channel("node-1".into(), job.mode);
-            let dropped = Arc::clone(&self.dropped);
-            tokio::spawn(async move {
-                let long = JobError::ContextLengthExceeded { model: "long".into(), needed: 9, available: 4 };
-                if job.model == "slow" {
-                    let first = Event::Text { text: "one".into(), logprobs: vec![] };
-                    let _ = sender.send(Ok(first)).await;
-                    sender.closed().await;
-                    dropped.notify_one();
-                    return;
-                }
-                if job.model == "long" {
-                    let _ = sender.send(Err(long)).await;
-                    return;
-                }
-                let parts = match job.model.as_str() {
-                    "tool" => ["<tool_", "call>{\"name\":\"f\",\"arguments\":{\"x\":1}}</tool_call>"],
-                    _ => ["Hello", " world"],
-                };
-                for part in parts {
-                    let logprobs = match job.logprobs {
-                        Some(_) => vec![TokenLogprob {
-                            token: part.into(),
-                            bytes: part.into(),
-                            logprob: -0.5,
-                            top: vec![("x".into(), b"x".to_vec(), f32::NEG_INFINITY)],
-                        }],
-                        None => vec![],
-                    };
-                    let _ = sender.send(Ok(Event::Text { text: part.into(), logprobs })).await;
-                    if job.model == "breaks" {
-                        let _ = sender.send(Err(JobError::Internal { reason: "boom".into() })).await;
-                        return;
-                    }
-                }
-                let _ = sender.send(Ok(Event::Done { reason: FinishReason::Stop, usage: USAGE })).await;
-            });
-            Ok(reply)
-        })
-    }
-
-    fn models(&self) -> BoxFuture<'_, Vec<ModelEntry>> {
-        Box::pin(async { vec![entry("a/b:Q8_0")] })
-    }
-
-    fn details(&self, model: String) -> BoxFuture<'_, Result<ModelDetails, StoreError>> {
-        Box::pin(async move {
-            if model == "absent" {
-                return Err(StoreError::NotFound { name: model });
-            }
-            Ok(ModelDetails {
-                entry: entry(&model),
-                architecture: "llama".into(),
-                parameters: 1_235_814_400,
-                quantization: "Q8_0".into(),
-                context: 64,
-                embedding: 8,
-                capabilities: vec!["completion".into()],
-                template: (model != "bare").then(|| "{{ messages }}".into()),
-                license: None,
-                metadata: serde_json::Map::new(),
-            })
-        })
-    }
-
-    fn loaded(&self) -> BoxFuture<'_, Vec<LoadedModel>> {
-        Box::pin(async { vec![] })
-    }
-
-    fn load(&self, _: String, _: Option<KeepAlive>) -> BoxFuture<'_, Result<(), JobError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn unload(&self, _: String) -> BoxFuture<'_, Result<bool, JobError>> {
-        Box::pin(async { Ok(true) })
-    }
-
-    fn remove(&self, model: String) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.details(model).await.map(drop) })
-    }
-
-    fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
-        let (sender, receiver) = mpsc::channel(8);
-        let steps = [
-            Ok(PullProgress::Resolving { reference: reference.into() }),
-            Ok(PullProgress::Downloading { file: "f".into(), digest: Some("ab".repeat(32)), completed: 1, total: 2 }),
-            match reference {
-                "breaks" => Err(PullError::Stopped),
-                _ => Ok(PullProgress::Success { name: reference.into() }),
-            },
-        ];
-        for step in steps {
-            sender.try_send(step).unwrap();
-        }
-        receiver
-    }
-
-    fn counters(&self) -> Counters {
-        Counters::default()
-    }
-
-    fn ready(&self) -> bool {
-        true
-    }
-}
+mod fake;
 
 struct Bench {
     desk: Arc<Fake>,
@@ -192,7 +45,13 @@ impl Bench {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
-    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Response {
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "127.0.0.1:7685");
@@ -265,7 +124,8 @@ async fn a_streamed_chat_begins_with_the_role_and_ends_with_usage_and_done() {
     assert!(text.ends_with("data: [DONE]\n\n"));
     let events = events(&text);
     assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
-    let said: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+    let said: String =
+        events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(said, "Hello world");
     let (last, rest) = events.split_last().unwrap();
     assert_eq!(last["choices"], json!([]));
@@ -277,7 +137,8 @@ async fn a_streamed_chat_begins_with_the_role_and_ends_with_usage_and_done() {
 #[tokio::test]
 async fn choices_have_their_own_seeds_and_share_the_prompt() {
     let bench = local();
-    let (status, body) = bench.posted("/v1/chat/completions", with(chat("m"), json!({"n": 3, "seed": 5}))).await;
+    let (status, body) =
+        bench.posted("/v1/chat/completions", with(chat("m"), json!({"n": 3, "seed": 5}))).await;
     assert_eq!(status, 200);
     assert_eq!(body["choices"].as_array().unwrap().len(), 3);
     assert_eq!(body["usage"]["prompt_tokens"], 7);
@@ -298,7 +159,8 @@ async fn errors_have_openais_shape() {
         ("m@moon", 400, "invalid_request_error", "unknown_mode"),
     ] {
         for stream in [false, true] {
-            let response = bench.post("/v1/chat/completions", with(chat(model), json!({"stream": stream}))).await;
+            let response =
+                bench.post("/v1/chat/completions", with(chat(model), json!({"stream": stream}))).await;
             if model == "busy" {
                 assert_eq!(response.headers()["retry-after"], "3");
             }
@@ -358,7 +220,8 @@ async fn wrong_fields_are_refused_by_name_and_unknown_ones_ignored() {
         assert_eq!(body["error"]["type"], "invalid_request_error");
         assert_eq!(body["error"]["param"], param, "{more}");
     }
-    let (status, _) = bench.posted("/v1/chat/completions", with(chat("m"), json!({"user": "u", "zzz": [1]}))).await;
+    let (status, _) =
+        bench.posted("/v1/chat/completions", with(chat("m"), json!({"user": "u", "zzz": [1]}))).await;
     assert_eq!(status, 200);
 }
 
@@ -368,7 +231,8 @@ async fn broken_bodies_are_refused() {
     let huge_number = r#"{"model":"m","messages":[],"temperature":1e999}"#;
     let deep = "[".repeat(900) + &"]".repeat(900);
     for body in ["", "{", "[]", "nul", huge_number, deep.as_str(), "\u{0}"] {
-        let (status, answer) = whole(bench.call("POST", "/v1/chat/completions", &[], body.to_owned()).await).await;
+        let (status, answer) =
+            whole(bench.call("POST", "/v1/chat/completions", &[], body.to_owned()).await).await;
         assert_eq!(status, 400, "{body}");
         assert!(answer["error"]["message"].as_str().unwrap().contains("JSON"));
     }
@@ -389,14 +253,18 @@ async fn tool_calls_are_given_back() {
     let choice = &body["choices"][0];
     assert_eq!(choice["finish_reason"], "tool_calls");
     assert_eq!(choice["message"]["content"], Value::Null);
-    assert_eq!(choice["message"]["tool_calls"][0]["function"], json!({"name": "f", "arguments": "{\"x\":1}"}));
+    assert_eq!(
+        choice["message"]["tool_calls"][0]["function"],
+        json!({"name": "f", "arguments": "{\"x\":1}"})
+    );
     let streamed = with(with(chat("tool"), tools.clone()), json!({"stream": true}));
     let text = text(bench.post("/v1/chat/completions", streamed).await).await;
     let events = events(&text);
     let call = events.iter().find_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0)).unwrap();
     assert_eq!((&call["index"], &call["function"]["name"]), (&json!(0), &json!("f")));
     assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
-    let (_, body) = bench.posted("/api/chat", with(with(chat("tool"), tools), json!({"stream": false}))).await;
+    let (_, body) =
+        bench.posted("/api/chat", with(with(chat("tool"), tools), json!({"stream": false}))).await;
     assert_eq!(body["message"]["tool_calls"][0]["function"], json!({"name": "f", "arguments": {"x": 1}}));
 }
 
@@ -406,11 +274,13 @@ async fn completions_take_many_prompts_and_echo() {
     let body = json!({"model": "m", "prompt": ["a", "b"], "n": 2, "echo": true});
     let (status, body) = bench.posted("/v1/completions", body).await;
     assert_eq!(status, 200);
-    let texts: Vec<_> = body["choices"].as_array().unwrap().iter().map(|choice| choice["text"].clone()).collect();
+    let texts: Vec<_> =
+        body["choices"].as_array().unwrap().iter().map(|choice| choice["text"].clone()).collect();
     assert_eq!(texts, ["aHello world", "aHello world", "bHello world", "bHello world"]);
     assert_eq!(body["usage"]["prompt_tokens"], 14);
     assert_eq!(bench.desk.last().max_tokens, Some(16));
-    let (_, body) = bench.posted("/v1/completions", json!({"model": "m", "prompt": [1, 2], "logprobs": 1})).await;
+    let (_, body) =
+        bench.posted("/v1/completions", json!({"model": "m", "prompt": [1, 2], "logprobs": 1})).await;
     assert_eq!(bench.desk.last().input, Input::Tokens(vec![1, 2]));
     let logprobs = &body["choices"][0]["logprobs"];
     assert_eq!(logprobs["tokens"], json!(["Hello", " world"]));
@@ -423,7 +293,8 @@ async fn ollamas_clients_get_lines() {
     let bench = local();
     let response = bench.post("/api/chat", chat("m")).await;
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
-    let lines: Vec<Value> = text(response).await.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> =
+        text(response).await.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["message"], json!({"role": "assistant", "content": "Hello"}));
     assert_eq!((&lines[0]["done"], &lines[2]["done"]), (&json!(false), &json!(true)));
@@ -494,7 +365,10 @@ async fn models_are_listed_everywhere() {
     let (_, status) = whole(bench.call("GET", "/potluck/v1/status", &[], "").await).await;
     assert_eq!((&status["active"], &status["queued"]), (&json!(0), &json!(0)));
     let metrics = text(bench.call("GET", "/metrics", &[], "").await).await;
-    assert!(metrics.contains("potluck_http_responses_total{surface=\"openai\",status=\"200\"} 2"), "{metrics}");
+    assert!(
+        metrics.contains("potluck_http_responses_total{surface=\"openai\",status=\"200\"} 2"),
+        "{metrics}"
+    );
     let front = text(bench.call("GET", "/", &[], "").await).await;
     assert!(front.contains("Ollama is running"));
     let page = text(bench.call("GET", "/", &[("accept", "text/html,*/*")], "").await).await;
@@ -503,13 +377,23 @@ async fn models_are_listed_everywhere() {
 }
 
 fn key(token: &str, modes: &[Mode], admin: bool) -> ApiKey {
-    ApiKey { name: token.into(), token: Some(token.into()), sha256: None, modes: modes.into(), mode: None, admin }
+    ApiKey {
+        name: token.into(),
+        token: Some(token.into()),
+        sha256: None,
+        modes: modes.into(),
+        mode: None,
+        admin,
+    }
 }
 
 #[tokio::test]
 async fn off_loopback_nothing_answers_without_a_key() {
-    let bench = bench("192.0.2.1:7685", |config| config.http.keys = vec![key("guest-key", &[Mode::Local], false)]);
-    for path in ["/", "/v1/models", "/api/tags", "/api/version", "/metrics", "/readyz", "/potluck/v1/status", "/x"] {
+    let bench =
+        bench("192.0.2.1:7685", |config| config.http.keys = vec![key("guest-key", &[Mode::Local], false)]);
+    for path in
+        ["/", "/v1/models", "/api/tags", "/api/version", "/metrics", "/readyz", "/potluck/v1/status", "/x"]
+    {
         let response = bench.call("GET", path, &[], "").await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
         let wrong = bench.call("GET", path, &[("authorization", "Bearer wrong")], "").await;
@@ -518,7 +402,10 @@ async fn off_loopback_nothing_answers_without_a_key() {
     assert_eq!(bench.call("GET", "/healthz", &[], "").await.status(), StatusCode::OK);
     let guest = ("authorization", "Bearer guest-key");
     assert_eq!(bench.call("GET", "/v1/models", &[guest], "").await.status(), StatusCode::OK);
-    assert_eq!(bench.call("GET", "/v1/models", &[("x-api-key", "guest-key")], "").await.status(), StatusCode::OK);
+    assert_eq!(
+        bench.call("GET", "/v1/models", &[("x-api-key", "guest-key")], "").await.status(),
+        StatusCode::OK
+    );
     assert_eq!(bench.call("GET", "/potluck/v1/status", &[guest], "").await.status(), StatusCode::FORBIDDEN);
     let admin = ("authorization", "Bearer admin-token");
     assert_eq!(bench.call("GET", "/potluck/v1/status", &[admin], "").await.status(), StatusCode::OK);
@@ -548,7 +435,9 @@ async fn browsers_of_other_sites_are_kept_out() {
 
 #[tokio::test]
 async fn a_dropped_stream_drops_the_job() {
-    for (path, stream) in [("/v1/chat/completions", true), ("/v1/chat/completions", false), ("/api/chat", true)] {
+    for (path, stream) in
+        [("/v1/chat/completions", true), ("/v1/chat/completions", false), ("/api/chat", true)]
+    {
         let bench = local();
         let call = bench.post(path, with(chat("slow"), json!({"stream": stream})));
         // Without streaming there is no response yet: the client gives up while it waits.

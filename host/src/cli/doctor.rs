@@ -106,7 +106,11 @@ fn text(checks: &[Check], coloured: bool) -> String {
 
 fn configuration(context: &Context, problem: Option<ConfigError>) -> Check {
     if let Some(problem) = problem {
-        return bad("configuration", problem.to_string(), "mend or remove the value; `potluck config print-default` shows all");
+        return bad(
+            "configuration",
+            problem.to_string(),
+            "mend or remove the value; `potluck config print-default` shows all",
+        );
     }
     let path = context.flags.config.clone().map_or_else(Config::default_path, Ok);
     match path {
@@ -121,10 +125,18 @@ fn processor(config: &Config) -> Check {
     let simd = Simd::detect();
     let found = format!("{threads} threads, {simd} kernels");
     if config.inference.threads.is_some_and(|wanted| wanted > threads) {
-        return warn("processor", found, format!("inference.threads asks for more than {threads}; answers will be slower"));
+        return warn(
+            "processor",
+            found,
+            format!("inference.threads asks for more than {threads}; answers will be slower"),
+        );
     }
     if simd == Simd::Scalar {
-        return warn("processor", found, "models run, but slowly; a processor with AVX2, AVX-512 VNNI or NEON is much faster");
+        return warn(
+            "processor",
+            found,
+            "models run, but slowly; a processor with AVX2, AVX-512 VNNI or NEON is much faster",
+        );
     }
     ok("processor", found)
 }
@@ -136,7 +148,11 @@ fn memory() -> Check {
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
     };
     let (Some(total), Some(free)) = (of("MemTotal:"), of("MemAvailable:")) else {
-        return warn("memory", "unknown on this system", "set inference.memory_budget when models do not fit");
+        return warn(
+            "memory",
+            "unknown on this system",
+            "set inference.memory_budget when models do not fit",
+        );
     };
     let found = format!("{} free of {}", output::bytes(free), output::bytes(total));
     if free < 1 << 30 {
@@ -200,7 +216,11 @@ fn home(config: &Config) -> Vec<Check> {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let found = format!("{} free at {}", output::bytes(free), existing.display());
         checks.push(if free < 2 << 30 {
-            warn("disk", found, "models need room: delete some with `potluck rm`, or pass --home on a larger disk")
+            warn(
+                "disk",
+                found,
+                "models need room: delete some with `potluck rm`, or pass --home on a larger disk",
+            )
         } else {
             ok("disk", found)
         });
@@ -222,14 +242,20 @@ async fn port(context: &Context, client: Option<&Client>) -> Check {
                 let text = |field: &str| status.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
                 format!("version {}, home {}", text("version"), text("home"))
             }
-            Err(error) => return warn("node", format!("running at {}, but: {error}", client.base()), "pass --api-key"),
+            Err(error) => {
+                return warn("node", format!("running at {}, but: {error}", client.base()), "pass --api-key");
+            }
         };
         return ok("node", format!("running at {} ({version})", client.base()));
     }
     let listen = context.config.listen;
     match std::net::TcpListener::bind(listen) {
         Ok(_) => ok("node", format!("not running; {listen} is free (`potluck up` starts it)")),
-        Err(error) => bad("node", format!("not running, and cannot: {}", ports::explain(&error, listen)), "pass --listen with another port"),
+        Err(error) => bad(
+            "node",
+            format!("not running, and cannot: {}", ports::explain(&error, listen)),
+            "pass --listen with another port",
+        ),
     }
 }
 

@@ -134,11 +134,11 @@ pub(super) async fn pull(
     let streamed = fields.bool("stream")?.unwrap_or(true);
     fields.log_unknown("ollama");
     let mut progress = api.desk.pull(&name);
-    let first = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped))?;
+    let first = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
     if !streamed {
         let mut step = first;
         while !matches!(step, PullProgress::Success { .. }) {
-            step = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped))?;
+            step = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
         }
         return Ok(Json(json!({"status": "success"})).into_response());
     }
@@ -156,7 +156,7 @@ pub(super) async fn pull(
             if last {
                 return Ok::<(), Gone>(());
             }
-            step = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped));
+            step = progress.recv().await.unwrap_or(Err(PullError::Stopped));
         }
     }))
 }
@@ -167,7 +167,8 @@ fn status(step: &PullProgress) -> Vec<Value> {
         PullProgress::Resolving { .. } => vec![json!({"status": "pulling manifest"})],
         PullProgress::Downloading { file, digest, completed, total } => {
             let what = digest.as_deref().map_or(file.as_str(), |digest| digest.get(..12).unwrap_or(digest));
-            let mut line = json!({"status": format!("pulling {what}"), "total": total, "completed": completed});
+            let mut line =
+                json!({"status": format!("pulling {what}"), "total": total, "completed": completed});
             // Clients key their progress bars by digest.
             let key = digest.as_ref().map_or_else(|| file.clone(), |digest| format!("sha256:{digest}"));
             if let Some(map) = line.as_object_mut() {
