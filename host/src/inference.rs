@@ -6,9 +6,9 @@
 mod builtin;
 mod caches;
 mod counters;
+mod details;
 mod engine;
 mod grammar;
-mod details;
 mod handle;
 mod keeper;
 mod lease;

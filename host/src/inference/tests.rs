@@ -8,7 +8,7 @@ use serde_json::json;
 use support::*;
 
 use super::*;
-use crate::job::{Event, FinishReason, Format, Input};
+use crate::job::{Event, FinishReason, Format, Input, Message};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn greedy_text_is_the_references() {
@@ -144,7 +144,10 @@ async fn schemas_are_kept() {
         let mut job = text("Once");
         job.format = Format::JsonSchema(bad);
         let refused = node.submit(job).await.unwrap_err();
-        assert!(matches!(refused, JobError::Invalid { ref field, .. } if field == "response_format"), "{refused:?}");
+        assert!(
+            matches!(refused, JobError::Invalid { ref field, .. } if field == "response_format"),
+            "{refused:?}"
+        );
     }
 }
 
@@ -258,7 +261,10 @@ async fn a_broken_engine_is_loaded_again() {
     let mut job = text("Once");
     job.max_tokens = Some(100);
     let failed = node.submit(job.clone()).await.unwrap().collect().await;
-    assert!(matches!(failed, Err(JobError::Internal { ref reason }) if reason.contains("on purpose")), "{failed:?}");
+    assert!(
+        matches!(failed, Err(JobError::Internal { ref reason }) if reason.contains("on purpose")),
+        "{failed:?}"
+    );
     job.max_tokens = Some(10);
     node.submit(job).await.unwrap().collect().await.unwrap();
     assert_eq!((node.counters().loads, node.counters().failed), (2, 1));
@@ -268,10 +274,11 @@ async fn a_broken_engine_is_loaded_again() {
 async fn models_make_room_for_each_other() {
     let Some(file) = data("models/stories260K-f32.gguf") else { return };
     let dir = tempfile::tempdir().unwrap();
-    let copies: Vec<String> = ["a", "b", "c"]
-        .map(|name| dir.path().join(format!("{name}.gguf")).display().to_string())
-        .into();
-    copies.iter().for_each(|copy| drop(std::fs::copy(&file, copy).unwrap()));
+    let copies: Vec<String> =
+        ["a", "b", "c"].map(|name| dir.path().join(format!("{name}.gguf")).display().to_string()).into();
+    for copy in &copies {
+        std::fs::copy(&file, copy).unwrap();
+    }
     let config = InferenceConfig {
         home: dir.path().join("home"),
         models: copies,
@@ -299,4 +306,34 @@ async fn models_make_room_for_each_other() {
     };
     let node = Inference::bind(small).await.unwrap();
     assert!(matches!(node.submit(text("x")).await, Err(JobError::ModelUnusable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_built_in_model_answers_questions() {
+    let config = InferenceConfig {
+        home: tempfile::tempdir().unwrap().keep(),
+        device: Device::Cpu,
+        threads: Some(1),
+        caches: false,
+        ..InferenceConfig::default()
+    };
+    let node = Inference::bind(config).await.unwrap();
+    assert_eq!(node.models().await.len(), 1);
+    let mut job = text("");
+    job.model = "Guide:latest".into();
+    job.input = Input::Chat {
+        messages: vec![Message {
+            role: "user".into(),
+            content: "How do I join a pool?".into(),
+            extra: Default::default(),
+        }],
+        tools: Vec::new(),
+        template_vars: Default::default(),
+    };
+    let answer = node.submit(job.clone()).await.unwrap().collect().await.unwrap();
+    eprintln!("guide: {}", answer.text);
+    assert!(answer.text.len() > 10 && answer.reason == FinishReason::Stop, "{answer:?}");
+    assert_eq!(node.count(job).await.unwrap(), u64::from(answer.usage.prompt_tokens));
+    assert!(matches!(node.remove("guide").await, Err(StoreError::NotOurs { .. })));
+    assert_eq!(node.show("guide").await.unwrap().entry.origin, Origin::BuiltIn);
 }

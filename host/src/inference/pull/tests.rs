@@ -38,6 +38,9 @@ enum Mood {
     WebPage,
 }
 
+/// Who was asked, with which token.
+type Seen = (String, Option<String>);
+
 #[derive(Clone)]
 struct Server {
     mood: Arc<Mutex<Mood>>,
@@ -46,7 +49,7 @@ struct Server {
     hits: Arc<AtomicUsize>,
     /// Another origin, and the tokens that were seen by whom.
     elsewhere: Arc<Mutex<String>>,
-    tokens: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    tokens: Arc<Mutex<Vec<Seen>>>,
 }
 
 fn model() -> Vec<u8> {
@@ -57,7 +60,11 @@ fn model() -> Vec<u8> {
     bytes
 }
 
-async fn list(State(server): State<Server>, UrlPath((user, repo)): UrlPath<(String, String)>, headers: HeaderMap) -> Response {
+async fn list(
+    State(server): State<Server>,
+    UrlPath((user, repo)): UrlPath<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
     note(&server, "list", &headers);
     if user == "private" {
         return StatusCode::UNAUTHORIZED.into_response();
@@ -70,8 +77,13 @@ async fn list(State(server): State<Server>, UrlPath((user, repo)): UrlPath<(Stri
         Some(oid) => json!({"type": "file", "path": path, "size": size, "lfs": {"oid": oid, "size": size}}),
         None => json!({"type": "file", "path": path, "size": size}),
     };
-    let files = [entry("Tiny-Q8_0.gguf"), entry("Tiny-Q4_K_M.gguf"), entry("mmproj-Tiny.gguf"),
-        json!({"type": "file", "path": "README.md", "size": 3}), entry("Big-F16-00001-of-00002.gguf")];
+    let files = [
+        entry("Tiny-Q8_0.gguf"),
+        entry("Tiny-Q4_K_M.gguf"),
+        entry("mmproj-Tiny.gguf"),
+        json!({"type": "file", "path": "README.md", "size": 3}),
+        entry("Big-F16-00001-of-00002.gguf"),
+    ];
     axum::Json(json!(files)).into_response()
 }
 
@@ -91,7 +103,7 @@ async fn download(State(server): State<Server>, headers: HeaderMap) -> Response 
     let start = range.unwrap_or(0);
     let partial = |body: Body, length: usize, total: usize, from: usize| {
         let last = whole.len() - 1;
-        let mut response = Response::builder().header("content-length", length);
+        let mut response = Response::builder().header("content-length", length).header("etag", "\"v1\"");
         if range.is_some() {
             response = response.status(206).header("content-range", format!("bytes {from}-{last}/{total}"));
         }
@@ -122,7 +134,9 @@ async fn download(State(server): State<Server>, headers: HeaderMap) -> Response 
             let more = [&whole[start..], b"more"].concat();
             partial(Body::from(more), whole.len() - start + 4, whole.len() + 4, start)
         }
-        Mood::WrongStart => partial(Body::from(rest()), whole.len() - start, whole.len(), start.saturating_sub(1)),
+        Mood::WrongStart => {
+            partial(Body::from(rest()), whole.len() - start, whole.len(), start.saturating_sub(1))
+        }
         Mood::IgnoresRange => Response::new(Body::from(whole.to_vec())),
         Mood::TooMuch => {
             let bytes = Bytes::copy_from_slice(whole);
@@ -294,7 +308,13 @@ async fn an_address_works_without_a_promised_digest() {
     assert_eq!(bench.pull(Mood::Good, &url).await.unwrap(), "plain");
     let digest = bench.store.resolve("plain").unwrap().digest.unwrap();
     assert_eq!(digest, hex(&Sha256::digest(bench.server.file.as_slice())));
-    let error = bench.pull(Mood::WebPage, &format!("{}/u/r/resolve/main/page.gguf", bench.url)).await.unwrap_err();
+    let before = bench.server.hits.load(Ordering::Relaxed);
+    let url = format!("{}/u/r/resolve/main/dropped.gguf", bench.url);
+    assert_eq!(bench.pull(Mood::Drops(100_000), &url).await.unwrap(), "dropped");
+    assert!(bench.server.hits.load(Ordering::Relaxed) - before >= 3, "it was resumed");
+    assert_eq!(bench.store.resolve("dropped").unwrap().digest.unwrap(), digest);
+    let error =
+        bench.pull(Mood::WebPage, &format!("{}/u/r/resolve/main/page.gguf", bench.url)).await.unwrap_err();
     assert!(matches!(error, PullError::NotAModel { .. }), "{error:?}");
     assert_eq!(bench.partials(), 0);
     let mut offline = bench.puller.settings.clone();

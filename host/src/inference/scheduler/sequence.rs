@@ -5,12 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use potluck_kernels::{
-    backend::PageId,
-    engine::kv::PagePool,
-    sample::Sampler,
-    tokenizer::Tokenizer,
-};
+use potluck_kernels::{backend::PageId, engine::kv::PagePool, sample::Sampler, tokenizer::Tokenizer};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::text::TextOut;
@@ -157,9 +152,8 @@ impl Sequence {
     /// Tries again to send what was kept.
     pub(super) fn unblock(&mut self) {
         if let Some((event, since)) = self.blocked.take() {
-            match self.events.try_send(Ok(event)) {
-                Err(TrySendError::Full(Ok(event))) => self.blocked = Some((event, since)),
-                Ok(()) | Err(_) => {}
+            if let Err(TrySendError::Full(Ok(event))) = self.events.try_send(Ok(event)) {
+                self.blocked = Some((event, since));
             }
         }
     }

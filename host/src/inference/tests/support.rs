@@ -61,7 +61,8 @@ pub(super) async fn paged(pages: usize, parallel: usize, fail_after: Option<usiz
         parallel,
         ..InferenceConfig::default()
     };
-    let loader = Arc::new(PageLoader { pages, fail_after: AtomicUsize::new(fail_after.unwrap_or(usize::MAX)) });
+    let loader =
+        Arc::new(PageLoader { pages, fail_after: AtomicUsize::new(fail_after.unwrap_or(usize::MAX)) });
     Some(Inference { inner: Inner::with(config, u64::MAX, loader, None).await.unwrap() })
 }
 
@@ -110,7 +111,13 @@ impl Loader for PageLoader {
             logits: Vec::new(),
             steps_left: self.fail_after.swap(usize::MAX, Ordering::Relaxed),
         };
-        Ok(Built { core: Box::new(core), frontend: Arc::new(frontend), device: "test".into(), weights: 1, cache: 1 })
+        Ok(Built {
+            core: Box::new(core),
+            frontend: Arc::new(frontend),
+            device: "test".into(),
+            weights: 1,
+            cache: 1,
+        })
     }
 }
 
@@ -154,10 +161,13 @@ impl Core for PageCore {
             let (i, mut hash) = (row as usize, 7u64);
             for position in 0..=batch.positions[i] as usize {
                 let (page, offset) = place(i, position);
-                hash = (hash ^ u64::from(self.pages[page][offset])).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+                hash = (hash ^ u64::from(self.pages[page][offset]))
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(23);
             }
             self.logits.extend((0..512u64).map(|id| {
-                let bits = (hash ^ id.wrapping_mul(0xbf58_476d_1ce4_e5b9)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40;
+                let bits =
+                    (hash ^ id.wrapping_mul(0xbf58_476d_1ce4_e5b9)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 40;
                 if id < 3 { -100.0 } else { (bits % 997) as f32 / 100.0 }
             }));
         }
