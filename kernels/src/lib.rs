@@ -5,6 +5,16 @@
 //! of threads and any x86 instruction set) and `cube` (CubeCL kernels over wgpu).
 
 pub mod backend;
+pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod cube;
 pub mod dtype;
+pub mod engine;
 pub mod gguf;
+pub mod model;
+pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sample;
+pub mod synthetic;
 pub mod tokenizer;
