@@ -97,6 +97,7 @@ pub struct Api {
     pub(crate) desk: Arc<dyn Desk>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) metrics: Arc<metrics::Metrics>,
+    pub(crate) summaries: Arc<ollama::Summaries>,
 }
 
 /// What the surfaces know of the node.
@@ -117,7 +118,7 @@ pub struct Settings {
 impl Api {
     /// The state of a router.
     pub fn new(desk: Arc<dyn Desk>, settings: Settings) -> Self {
-        Self { desk, settings: Arc::new(settings), metrics: Arc::default() }
+        Self { desk, settings: Arc::new(settings), metrics: Arc::default(), summaries: Arc::default() }
     }
 
     /// All routes with their guards.

@@ -22,6 +22,9 @@ use crate::job::{FinishReason, Format, KeepAlive, Mode, Usage};
 
 mod answer;
 mod manage;
+mod summary;
+
+pub(crate) use summary::Summaries;
 
 /// Most stop sequences.
 const STOPS: usize = 16;

@@ -360,6 +360,7 @@ async fn models_are_listed_everywhere() {
     assert_eq!((&one["id"], &one["object"]), (&json!("a/b:Q8_0"), &json!("model")));
     let (_, tags) = whole(bench.call("GET", "/api/tags", &[], "").await).await;
     assert_eq!(tags["models"][0]["modified_at"], "2023-11-14T22:13:20.000000000Z");
+    assert_eq!(tags["models"][0]["details"]["family"], "llama");
     let (_, shown) = whole(bench.post("/api/show", json!({"model": "m"})).await).await;
     assert_eq!(shown["details"]["parameter_size"], "1.2B");
     let (_, status) = whole(bench.call("GET", "/potluck/v1/status", &[], "").await).await;

@@ -1,12 +1,16 @@
 //! From a job to what the scheduler takes: rendered, counted, checked.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use potluck_kernels::{
     gguf::Metadata,
     sample::{Sampler, SamplingError},
     tokenizer::{EncodeOptions, Tokenizer, TokenizerError},
 };
+use tokio::sync::Semaphore;
 
 use super::{
     grammar::{Grammar, GrammarFactory},
@@ -14,6 +18,9 @@ use super::{
     template::{ChatTemplate, TemplateError, Words},
 };
 use crate::job::{Format, Input, Job, JobError};
+
+/// How long a prompt may be prepared.
+const PREPARE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What of a model is needed to prepare jobs for it. Shared by all its jobs.
 #[derive(Debug)]
@@ -27,6 +34,9 @@ pub(super) struct Frontend {
     vocab: usize,
     bos_text: String,
     grammars: OnceLock<Result<GrammarFactory, String>>,
+    /// Prompts of this model that are prepared at the same time: a template that takes for ever holds up its own
+    /// model only.
+    permits: Arc<Semaphore>,
 }
 
 /// A job that can be queued.
@@ -50,14 +60,12 @@ impl Frontend {
         let tokenizer = Tokenizer::from_metadata(metadata).map_err(|e| e.to_string())?;
         tokenizer.warnings().iter().for_each(|w| tracing::warn!(model = name, "{w}"));
         let text = |id: Option<u32>| id.map_or_else(String::new, |id| tokenizer.token_text(id).into_owned());
-        let controls = tokenizer.tokens().filter(|&(_, _, control)| control);
-        let words = Words {
-            bos: text(tokenizer.bos()),
-            eos: text(tokenizer.eos()),
-            controls: controls
-                .filter_map(|(_, b, _)| std::str::from_utf8(b).ok().map(str::to_owned))
-                .collect(),
-        };
+        let controls = tokenizer.tokens().filter_map(|(id, bytes, control)| {
+            let text = std::str::from_utf8(bytes).ok()?;
+            (control || tokenizer.is_eog(id) || is_marker(text)).then(|| text.to_owned())
+        });
+        let words =
+            Words { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()), controls: controls.collect() };
         let source = metadata.str("tokenizer.chat_template").ok();
         let template = ChatTemplate::new(source, &words);
         if let Err(error) = &template {
@@ -71,6 +79,9 @@ impl Frontend {
             vocab,
             bos_text: words.bos,
             grammars: OnceLock::new(),
+            permits: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            )),
         })
     }
 
@@ -82,7 +93,32 @@ impl Frontend {
         self.context
     }
 
-    /// Everything that can be refused before the job waits. Takes time: call it where blocking is allowed.
+    /// Runs work on prompts where blocking is allowed, and not for ever.
+    ///
+    /// # Errors
+    /// The work's, or [`JobError::ModelUnusable`] when it takes too long.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        let this = self.clone();
+        let task = async move {
+            let permit = this.permits.clone().acquire_owned().await.map_err(|_| JobError::ShuttingDown)?;
+            let task = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                work(&this)
+            });
+            task.await.unwrap_or_else(|_| {
+                Err(JobError::Internal { reason: "preparing the prompt broke off".into() })
+            })
+        };
+        tokio::time::timeout(PREPARE_LIMIT, task).await.unwrap_or_else(|_| {
+            let reason = "its chat template or tokenizer takes too long".into();
+            Err(JobError::ModelUnusable { model: self.name.clone(), reason })
+        })
+    }
+
+    /// Everything that can be refused before the job waits. Takes time: see [`Self::blocking`].
     ///
     /// # Errors
     /// [`JobError::Invalid`], [`JobError::ContextLengthExceeded`], [`JobError::ModelUnusable`].
@@ -197,6 +233,13 @@ impl Frontend {
             }
         }
     }
+}
+
+/// Tokens that separate turns, in files that do not call them control tokens. `<think>` and the like are left to
+/// the messages.
+fn is_marker(text: &str) -> bool {
+    (text.len() > 4 && text.starts_with("<|") && text.ends_with("|>"))
+        || matches!(text, "<start_of_turn>" | "<end_of_turn>" | "[INST]" | "[/INST]" | "<s>" | "</s>")
 }
 
 fn invalid(field: &str, reason: &str) -> JobError {
