@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -17,13 +18,27 @@ import facts_models
 import facts_node
 import facts_pool
 import facts_public
+import more_api
+import more_node
+import more_pool
+import more_public
 import talk
 from augment import Source
 from fact import Fact, phrasings
 
-FACTS: list[Fact] = (
-    facts_node.FACTS + facts_models.FACTS + facts_api.FACTS + facts_pool.FACTS + facts_public.FACTS + talk.FACTS
-)
+MORE = more_node.MORE | more_api.MORE | more_pool.MORE | more_public.MORE
+
+
+def widened(f: Fact) -> Fact:
+    """`f` with the second wave of questions added."""
+    do, ask = MORE.get(f.id, ([], []))
+    return dataclasses.replace(f, do=f.do + tuple(do), ask=f.ask + tuple(ask))
+
+
+FACTS: list[Fact] = [
+    widened(f)
+    for f in facts_node.FACTS + facts_models.FACTS + facts_api.FACTS + facts_pool.FACTS + facts_public.FACTS + talk.FACTS
+]
 
 
 def normal(text: str) -> str:
@@ -52,6 +67,7 @@ def main() -> None:
     """Prints statistics, or a sample."""
     ids = [f.id for f in FACTS]
     assert len(ids) == len(set(ids)), "fact ids must be unique"
+    assert set(MORE) <= set(ids), f"unknown ids: {set(MORE) - set(ids)}"
     if "--sample" in sys.argv:
         source = Source(FACTS, random.randrange(1 << 30))
         for _ in range(40):
