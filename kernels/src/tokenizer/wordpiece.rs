@@ -15,6 +15,9 @@ use super::{
 /// Longer words, in characters, are unknown (as in the reference implementation).
 const MAX_WORD: usize = 100;
 
+/// Bytes that are normalised at a time, roughly.
+const BLOCK: usize = 1 << 16;
+
 /// The normaliser's settings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Normalizer {
@@ -50,6 +53,23 @@ impl WordPiece {
 
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode(
+        &self,
+        vocab: &Vocab,
+        unknown: Option<u32>,
+        text: &str,
+        out: &mut Ids,
+    ) -> Result<(), TokenizerError> {
+        // Block by block, so that a text beyond the limit is not normalised in vain.
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (block, tail) = rest.split_at(block_end(rest));
+            self.block(vocab, unknown, block, out)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn block(
         &self,
         vocab: &Vocab,
         unknown: Option<u32>,
@@ -105,6 +125,14 @@ impl WordPiece {
         }
         best
     }
+}
+
+/// Where a block ends: at the first blank from [`BLOCK`] on, where words end anyway. Without one for long, the
+/// block is cut inside a word, which is unknown at that length.
+fn block_end(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let blank = bytes.iter().take(16 * BLOCK).skip(BLOCK).position(u8::is_ascii_whitespace);
+    blank.map_or_else(|| text.floor_char_boundary(16 * BLOCK), |at| BLOCK + at)
 }
 
 impl Normalizer {
