@@ -58,9 +58,7 @@ impl Rule {
             Self::DeepseekV3 => deepseek_v3(t, at),
             Self::Numbers(n) => numbers(t, at, n),
             Self::ThreeDigits => three_digits(t, at),
-            Self::Punctuation(more) => {
-                t.run1(at, |ch| ch.is(PUNCT) || ch.is(SYMBOL) && more.contains(ch.c))
-            },
+            Self::Punctuation(more) => t.run1(at, |ch| ch.is(PUNCT) || ch.is(SYMBOL) && more.contains(ch.c)),
             Self::Newline => t.at(at).filter(Ch::is_newline).map(|ch| ch.end),
             Self::SpacedLetters => spaced(t, at, |ch| ch.is(LETTER)),
             Self::SpacedPunctuation => spaced(t, at, |ch| ch.is(PUNCT)),
