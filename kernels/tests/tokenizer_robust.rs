@@ -1,9 +1,17 @@
 //! Tokenizers on small vocabularies made here: round trips, special tokens, hostile files and texts.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::Arc;
 
 use potluck_kernels::{
-    gguf::{Array, Metadata, Value},
+    gguf::{Array, Gguf, GgufWriter, Metadata, Value},
     tokenizer::{Detokenizer, EncodeOptions, Tokenizer, TokenizerError},
 };
 use proptest::prelude::*;
@@ -80,6 +88,14 @@ fn incremental(tokenizer: &Arc<Tokenizer>, ids: &[u32], skip_special: bool) -> S
     let mut text: String = ids.iter().map(|&id| detokenizer.push(id)).collect();
     text.push_str(&detokenizer.finish());
     text
+}
+
+/// Time this thread spent computing, where the system tells; other processes must not fail the test.
+fn cpu_seconds() -> f64 {
+    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let spent = stat.and_then(|s| s.split_whitespace().next()?.parse::<f64>().ok());
+    spent.map_or_else(|| START.elapsed().as_secs_f64(), |ns| ns / 1e9)
 }
 
 #[test]
@@ -162,10 +178,10 @@ fn a_character_of_several_tokens_comes_out_whole() {
 fn a_text_beyond_the_limit_is_refused_early() {
     let t = load(&bpe(Some("gpt-2")));
     let text = "word ".repeat(4_000_000);
-    let start = std::time::Instant::now();
+    let start = cpu_seconds();
     let result = t.encode_limited(&text, PLAIN, 1000);
     assert!(matches!(result, Err(TokenizerError::TooManyTokens { at_least: 1001.., limit: 1000 })));
-    assert!(start.elapsed().as_secs_f64() < 0.5);
+    assert!(cpu_seconds() - start < 0.5);
     assert_eq!(t.encode_limited("hello", PLAIN, 1).unwrap().len(), 1);
     assert!(t.count_upper_bound(5) >= 5);
 }
@@ -249,9 +265,9 @@ fn hostile_vocabularies_and_texts_stay_fast() {
     for m in &models {
         let t = load(m);
         for text in &texts {
-            let start = std::time::Instant::now();
+            let start = cpu_seconds();
             let ids = t.encode(text, PLAIN).unwrap();
-            let took = start.elapsed().as_secs_f64();
+            let took = cpu_seconds() - start;
             // The build for tests without optimisation is not what runs anywhere.
             let limit = if cfg!(debug_assertions) { 30.0 } else { 1.0 };
             let head: String = text.chars().take(4).collect();
@@ -313,6 +329,26 @@ proptest! {
         prop_assert!(ids.len() <= t.count_upper_bound(text.len()));
         prop_assert_eq!(&t.decode(&ids, false), &text);
         prop_assert_eq!(incremental(&t, &ids, false), text);
+    }
+
+    #[test]
+    fn damaged_files_end_in_an_error_or_work(
+        which in 0usize..2, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = Vec::new();
+        GgufWriter::new(if which == 0 { bpe(Some("llama-bpe")) } else { spm() }).write(&mut bytes).unwrap();
+        for (at, byte) in &changes {
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(gguf) = Gguf::from_bytes(bytes) && let Ok(t) = Tokenizer::from_metadata(gguf.metadata()) {
+            let ids = t.encode("hello world é<|im_end|> 123", PROMPT).unwrap();
+            t.decode(&ids, false);
+        }
     }
 
     #[test]

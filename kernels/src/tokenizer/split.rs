@@ -253,10 +253,10 @@ fn gpt4o(t: &Text<'_>, at: usize, digits: usize, contractions: bool) -> Option<u
 
 fn deepseek_v3(t: &Text<'_>, at: usize) -> Option<usize> {
     let first = t.at(at)?;
-    if first.c.is_ascii_punctuation() {
-        if let Some(end) = t.run1(first.end, |ch| ch.c.is_ascii_alphabetic()) {
-            return Some(end);
-        }
+    if first.c.is_ascii_punctuation()
+        && let Some(end) = t.run1(first.end, |ch| ch.c.is_ascii_alphabetic())
+    {
+        return Some(end);
     }
     let led = if first.is(LETTER | PUNCT | SYMBOL) || first.is_newline() {
         None
