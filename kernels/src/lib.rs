@@ -7,3 +7,4 @@
 pub mod backend;
 pub mod dtype;
 pub mod gguf;
+pub mod tokenizer;
