@@ -5,6 +5,8 @@
 //! of threads and any x86 instruction set) and `cube` (CubeCL kernels over wgpu).
 
 pub mod backend;
+pub mod cpu;
 pub mod dtype;
 pub mod gguf;
+pub mod quant;
 pub mod tokenizer;
