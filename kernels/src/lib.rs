@@ -6,7 +6,15 @@
 
 pub mod backend;
 pub mod cpu;
+#[cfg(feature = "gpu")]
+pub mod cube;
 pub mod dtype;
+pub mod engine;
 pub mod gguf;
+pub mod model;
 pub mod quant;
+pub mod reference;
+pub mod safetensors;
+pub mod sample;
+pub mod synthetic;
 pub mod tokenizer;
