@@ -1,5 +1,7 @@
 //! Attention, the cache and the element-wise ops of the CPU backend against plain loops, and against themselves.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
 use half::f16;
 use potluck_kernels::backend::{
     AttentionShape, Backend, Batch, CacheShape, PAGE, RawMatrix, Rope, RopeStyle,

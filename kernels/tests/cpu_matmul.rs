@@ -1,6 +1,8 @@
 //! Matrix products of the CPU backend against plain loops, and against themselves on other threads, instruction sets
 //! and batch sizes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
 use potluck_kernels::backend::{Backend, Batch, RawMatrix};
 use potluck_kernels::cpu::{CpuBackend, Simd};
 use potluck_kernels::dtype::DType;
@@ -132,17 +134,15 @@ fn products_are_those_of_the_decoded_weights() {
             for tokens in [1, 3, 9, 40] {
                 let x = noise(tokens as u64, tokens * cols);
                 let got = product(&mut backend, &[&stored], &x, tokens, false);
+                // A few sums may cancel to nearly nothing, which makes relative errors large.
+                let few = rows * tokens < 16;
                 let exact = distance(&got, &expected(&[&stored], &x, tokens, !dtype.is_float()));
                 assert!(
-                    exact < 1e-5,
+                    exact < if few { 1e-3 } else { 1e-5 },
                     "{dtype} {rows}×{cols}, {tokens} tokens: {exact} off its own quantisation"
                 );
-                // A single sum may cancel to nearly nothing; there is no relative error to speak of then.
                 let plain = distance(&got, &expected(&[&stored], &x, tokens, false));
-                assert!(
-                    plain < 2e-2 || rows * tokens < 16,
-                    "{dtype} {rows}×{cols}, {tokens} tokens: {plain} off"
-                );
+                assert!(plain < 2e-2 || few, "{dtype} {rows}×{cols}, {tokens} tokens: {plain} off");
             }
         }
     }
@@ -183,7 +183,9 @@ fn bits_do_not_depend_on_instruction_set_threads_or_batch() {
             for simd in Simd::ALL.into_iter().filter(|simd| simd.available()) {
                 for threads in [1, 2, 3, 8] {
                     let mut backend = CpuBackend::new(threads, Some(simd)).unwrap();
-                    for batch in [1, 2, 7, 8, 13, 32, 33, tokens] {
+                    let batches: &[usize] =
+                        if threads == 1 { &[1, 2, 7, 8, 13, 32, 33, 47] } else { &[7, 47] };
+                    for &batch in batches {
                         let got: Vec<f32> = x
                             .chunks(batch * cols)
                             .flat_map(|x| product(&mut backend, &[&stored], x, x.len() / cols, true))

@@ -201,16 +201,16 @@ unsafe fn direct_group<S: Isa, F: Format, const T: usize>(
             let quads = F::quads(s, levels);
             let (scale, min) = F::scales(s, scales, b);
             let x = x.add(b * step);
-            for sub in 0..F::SUBS {
-                for token in 0..T {
+            for (sub, scale) in scale.into_iter().enumerate().take(F::SUBS) {
+                for (token, sum) in sums.iter_mut().enumerate() {
                     let x = x.add(token * RECORD);
                     let mut dots = s.splat_i(x.add(start::<S, F>() + 4 * sub).cast());
                     for quad in 0..per_sub {
                         let quad = sub * per_sub + quad;
                         dots = dot::<S, F>(s, dots, quads[quad], s.splat_b(x.add(4 * quad)));
                     }
-                    let factor = s.mul(scale[sub], s.splat(x.add(AT_SCALE).cast::<f32>().read()));
-                    sums[token] = s.fma(factor, s.to_f(dots), sums[token]);
+                    let factor = s.mul(scale, s.splat(x.add(AT_SCALE).cast::<f32>().read()));
+                    *sum = s.fma(factor, s.to_f(dots), *sum);
                 }
             }
             if F::MIN {
