@@ -97,6 +97,7 @@ pub struct Api {
     pub(crate) desk: Arc<dyn Desk>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) metrics: Arc<metrics::Metrics>,
+    pub(crate) summaries: Arc<ollama::Summaries>,
 }
 
 /// What the surfaces know of the node.
@@ -117,7 +118,7 @@ pub struct Settings {
 impl Api {
     /// The state of a router.
     pub fn new(desk: Arc<dyn Desk>, settings: Settings) -> Self {
-        Self { desk, settings: Arc::new(settings), metrics: Arc::default() }
+        Self { desk, settings: Arc::new(settings), metrics: Arc::default(), summaries: Arc::default() }
     }
 
     /// All routes with their guards.
@@ -175,22 +176,16 @@ pub(crate) fn label_reply(response: &mut Response, node: &str, mode: Mode) {
 
 async fn not_found(request: Request) -> Response {
     let path = request.uri().path();
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {path}; see / for what there is"),
-    )
-    .code("not_found")
-    .respond(path)
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; see / for what there is"))
+        .code("not_found")
+        .respond(path)
 }
 
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
-    ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("{} is not a method of {path}", request.method()),
-    )
-    .code("method_not_allowed")
-    .respond(path)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not a method of {path}", request.method()))
+        .code("method_not_allowed")
+        .respond(path)
 }
 
 /// `/`: a page for people, Ollama's greeting for its clients.
@@ -226,3 +221,6 @@ where
 {
     post(handler)
 }
+
+#[cfg(test)]
+mod tests;

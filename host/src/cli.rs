@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -171,6 +171,13 @@ impl CliError {
 
 /// Runs the program and says how it ended.
 pub fn main() -> ExitCode {
+    // clap counts a variable of the environment as an argument, and would miss that there is none.
+    if std::env::args_os().len() <= 1 {
+        let help = Cli::command().render_help();
+        let _ =
+            print(&if output::colours(&io::stdout()) { help.ansi().to_string() } else { help.to_string() });
+        return ExitCode::SUCCESS;
+    }
     let cli = Cli::parse();
     let json = cli.common.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -268,8 +275,6 @@ fn print_line(text: &str) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -265,7 +265,10 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() > FILE_LIMIT {
-            return Err(ConfigError::Parse { path: path.to_owned(), reason: "it is larger than 1 MiB".into() });
+            return Err(ConfigError::Parse {
+                path: path.to_owned(),
+                reason: "it is larger than 1 MiB".into(),
+            });
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
         Self::parse(&text).map_err(|reason| ConfigError::Parse { path: path.to_owned(), reason })
@@ -358,7 +361,12 @@ impl ApiKey {
     }
 }
 
-fn xdg(variable: &str, under_home: &str, what: &'static str, flag: &'static str) -> Result<PathBuf, ConfigError> {
+fn xdg(
+    variable: &str,
+    under_home: &str,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<PathBuf, ConfigError> {
     if let Some(dir) = std::env::var_os(variable).map(PathBuf::from).filter(|dir| dir.is_absolute()) {
         return Ok(dir);
     }
@@ -381,7 +389,12 @@ mod tests {
     fn the_documented_file_names_every_value() {
         let full = Config {
             home: Some("/x".into()),
-            inference: InferenceSection { threads: Some(1), context: Some(64), memory_budget: Some(1), ..Default::default() },
+            inference: InferenceSection {
+                threads: Some(1),
+                context: Some(64),
+                memory_budget: Some(1),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let table = toml::Table::try_from(&full).unwrap();

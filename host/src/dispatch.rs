@@ -36,9 +36,8 @@ impl Dispatcher {
                 Err(error) if elsewhere(&error) => {
                     tracing::debug!(node = provider.node(), %error, "trying the next provider");
                     // "Not here" says less than any other reason.
-                    if !matches!(error, JobError::ModelNotFound { .. }) {
-                        refusal = error;
-                    } else if matches!(refusal, JobError::ModelNotFound { .. }) {
+                    let says_more = !matches!(error, JobError::ModelNotFound { .. });
+                    if says_more || matches!(refusal, JobError::ModelNotFound { .. }) {
                         refusal = error;
                     }
                 }
@@ -97,7 +96,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{dispatch::provider::{BoxFuture, Provider}, job::{Format, Input}};
+    use crate::{
+        dispatch::provider::{BoxFuture, Provider},
+        job::{Format, Input},
+    };
 
     #[derive(Debug)]
     struct Fake(Mode, Option<JobError>, AtomicUsize);
@@ -154,7 +156,8 @@ mod tests {
         }
         let broken = JobError::Invalid { field: "f".into(), reason: "r".into() };
         let strict = Arc::new(Fake(Mode::Local, Some(broken.clone()), AtomicUsize::new(0)));
-        let refused = Dispatcher::new(vec![strict, trusted.clone()]).submit(job(Mode::Trusted)).await.unwrap_err();
+        let refused =
+            Dispatcher::new(vec![strict, trusted.clone()]).submit(job(Mode::Trusted)).await.unwrap_err();
         assert_eq!(refused, broken);
     }
 }

@@ -6,9 +6,9 @@
 mod builtin;
 mod caches;
 mod counters;
+mod details;
 mod engine;
 mod grammar;
-mod details;
 mod handle;
 mod keeper;
 mod lease;
@@ -320,3 +320,6 @@ pub enum PullProgress {
         name: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

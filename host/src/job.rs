@@ -218,7 +218,9 @@ pub enum JobError {
         reason: String,
     },
     /// The prompt and the answer do not fit the model's context.
-    #[error("the request needs {needed} tokens but the context of `{model}` holds {available}; shorten the prompt or lower max_tokens")]
+    #[error(
+        "the request needs {needed} tokens but the context of `{model}` holds {available}; shorten the prompt or lower max_tokens"
+    )]
     ContextLengthExceeded {
         /// The model.
         model: String,
@@ -328,7 +330,12 @@ pub struct Answer {
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { text: String::new(), logprobs: Vec::new(), reason: FinishReason::Stop, usage: Usage::default() }
+        Self {
+            text: String::new(),
+            logprobs: Vec::new(),
+            reason: FinishReason::Stop,
+            usage: Usage::default(),
+        }
     }
 }
 

@@ -22,11 +22,12 @@ use tokio::{
 use crate::{
     api::{Api, Desk, Settings, time::unix_now},
     config::{Config, ConfigError},
-    dispatch::provider::BoxFuture,
+    dispatch::{Dispatcher, local::LocalProvider, provider::BoxFuture},
     inference::{
-        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress, StoreError,
+        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
+        StoreError,
     },
-    job::{Job, JobError, KeepAlive, Mode, Reply},
+    job::{Job, JobError, KeepAlive, Reply},
 };
 
 pub mod home;
@@ -43,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Node {
     address: SocketAddr,
     home: Home,
-    desk: Arc<LocalDesk>,
+    desk: Arc<FrontDesk>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -66,7 +67,9 @@ pub enum NodeError {
         reason: String,
     },
     /// Listening off loopback without any key.
-    #[error("{address} can be reached by others, but no key is configured, so nobody could be answered; pass --api-key KEY (POTLUCK_API_KEY) or add [[http.keys]] to the configuration")]
+    #[error(
+        "{address} can be reached by others, but no key is configured, so nobody could be answered; pass --api-key KEY (POTLUCK_API_KEY) or add [[http.keys]] to the configuration"
+    )]
     Open {
         /// The address.
         address: SocketAddr,
@@ -109,7 +112,9 @@ impl Node {
             .map_err(|error| NodeError::Listen { address: wanted, reason: error.to_string() })?;
         config.home = Some(home.path().to_owned());
         let inference = Inference::bind(inference_config(&config, &home)).await?;
-        let desk = Arc::new(LocalDesk { inference, ready: AtomicBool::new(true) });
+        let local = LocalProvider::new(home.node_id().to_owned(), inference.clone());
+        let dispatcher = Dispatcher::new(vec![Arc::new(local)]);
+        let desk = Arc::new(FrontDesk { dispatcher, inference, ready: AtomicBool::new(true) });
         let settings = Settings {
             node: home.node_id().to_owned(),
             address,
@@ -176,24 +181,21 @@ fn inference_config(config: &Config, home: &Home) -> InferenceConfig {
     }
 }
 
-/// The desk of a node that has only itself.
+/// What the surfaces see of the node: jobs go through the dispatcher, models are this machine's.
 #[derive(Debug)]
-struct LocalDesk {
+struct FrontDesk {
+    dispatcher: Dispatcher,
     inference: Inference,
     ready: AtomicBool,
 }
 
-impl Desk for LocalDesk {
+impl Desk for FrontDesk {
     fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>> {
         Box::pin(async move {
             if !self.ready() {
                 return Err(JobError::ShuttingDown);
             }
-            if job.mode != Mode::Local {
-                let reason = "this node is in no pool; use mode local";
-                return Err(JobError::ModeUnavailable { mode: job.mode, reason: reason.into() });
-            }
-            self.inference.submit(job).await
+            self.dispatcher.submit(job).await
         })
     }
 

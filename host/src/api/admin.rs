@@ -118,7 +118,7 @@ async fn pull(
     let mut fields = Fields::new(body::object(&api, request).await?);
     let reference = fields.required_string("model")?;
     let mut progress = api.desk.pull(&reference);
-    let first = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped))?;
+    let first = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
     let patience = api.settings.config.http.client_timeout;
     Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {
         let mut step = Ok(first);
@@ -131,7 +131,7 @@ async fn pull(
             if last {
                 return Ok::<(), Gone>(());
             }
-            step = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped));
+            step = progress.recv().await.unwrap_or(Err(PullError::Stopped));
         }
     }))
 }

@@ -28,7 +28,9 @@ pub(crate) async fn object(api: &Api, request: Request) -> Result<serde_json::Ma
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, "the body must be a JSON object")),
-        Err(error) => Err(ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}"))),
+        Err(error) => {
+            Err(ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}")))
+        }
     }
 }
 
@@ -41,8 +43,11 @@ async fn read(api: &Api, request: Request) -> Result<Vec<u8>, ApiError> {
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let too_large = || {
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes; send less"))
-            .code("request_too_large")
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {limit} bytes; send less"),
+        )
+        .code("request_too_large")
     };
     if announced.is_some_and(|length| length > limit as u64) {
         if !parts.headers.contains_key(header::EXPECT) {
@@ -61,7 +66,9 @@ async fn read(api: &Api, request: Request) -> Result<Vec<u8>, ApiError> {
         })?;
         match next {
             None => return Ok(bytes),
-            Some(Ok(chunk)) if bytes.len().saturating_add(chunk.len()) <= limit => bytes.extend_from_slice(&chunk),
+            Some(Ok(chunk)) if bytes.len().saturating_add(chunk.len()) <= limit => {
+                bytes.extend_from_slice(&chunk)
+            }
             Some(Ok(_)) => {
                 drain(Body::from_stream(chunks)).await;
                 return Err(too_large());

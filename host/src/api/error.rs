@@ -106,7 +106,9 @@ impl From<JobError> for ApiError {
         let (status, code) = match &error {
             JobError::ModelNotFound { .. } => (StatusCode::NOT_FOUND, Some("model_not_found")),
             JobError::ModelUnusable { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some("model_unusable")),
-            JobError::ContextLengthExceeded { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
+            JobError::ContextLengthExceeded { .. } => {
+                (StatusCode::BAD_REQUEST, Some("context_length_exceeded"))
+            }
             JobError::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
             JobError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded")),
             JobError::ModeUnavailable { .. } => (StatusCode::FORBIDDEN, Some("mode_unavailable")),
@@ -147,7 +149,9 @@ impl From<PullError> for ApiError {
             PullError::Reference(_) => (StatusCode::BAD_REQUEST, "bad_reference"),
             PullError::Offline => (StatusCode::FORBIDDEN, "offline"),
             PullError::Forbidden { .. } => (StatusCode::FORBIDDEN, "hub_forbidden"),
-            PullError::NotFound { .. } | PullError::NoSuchFile { .. } => (StatusCode::NOT_FOUND, "not_on_hub"),
+            PullError::NotFound { .. } | PullError::NoSuchFile { .. } => {
+                (StatusCode::NOT_FOUND, "not_on_hub")
+            }
             PullError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             _ => (StatusCode::BAD_GATEWAY, "pull_failed"),
         };

@@ -48,7 +48,9 @@ impl Fields {
     pub fn required_string(&mut self, field: &str) -> Result<String, ApiError> {
         match self.string(field)? {
             Some(text) if !text.trim().is_empty() => Ok(text),
-            _ => Err(ApiError::invalid(self.name(field), "is required and must be a string that is not empty")),
+            _ => {
+                Err(ApiError::invalid(self.name(field), "is required and must be a string that is not empty"))
+            }
         }
     }
 
@@ -72,7 +74,10 @@ impl Fields {
         let Some(value) = self.take(field) else { return Ok(None) };
         let whole = value.as_i64().or_else(|| {
             let number = value.as_f64()?;
-            #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within f64's exact integers")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "checked to be whole and within f64's exact integers"
+            )]
             (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
         });
         match whole {
@@ -140,7 +145,10 @@ impl Fields {
             Some(one) => vec![one],
         };
         if items.len() > most {
-            return Err(ApiError::invalid(self.name(field), format!("at most {most} are possible, not {}", items.len())));
+            return Err(ApiError::invalid(
+                self.name(field),
+                format!("at most {most} are possible, not {}", items.len()),
+            ));
         }
         items
             .into_iter()
@@ -192,7 +200,8 @@ mod tests {
 
     #[test]
     fn wrong_values_are_named() {
-        let error = fields(r#"{"max_tokens":-1}"#).integer("max_tokens", 1..=i64::from(u32::MAX)).unwrap_err();
+        let error =
+            fields(r#"{"max_tokens":-1}"#).integer("max_tokens", 1..=i64::from(u32::MAX)).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("max_tokens"));
         assert!(error.message.contains("at least 1, not -1"), "{}", error.message);
         assert!(fields(r#"{"t":"1"}"#).number("t", 0.0..=2.0).is_err());

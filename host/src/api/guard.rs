@@ -57,10 +57,14 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
         .authority()
         .map(|authority| authority.as_str().to_owned())
         .or_else(|| headers.get(header::HOST)?.to_str().ok().map(str::to_owned));
-    let name = host.as_deref().map(host_name).unwrap_or_default();
-    if loopback && !is_loopback_name(name) && !config.http.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-        let message =
-            format!("this node is not known as `{name}`; ask it as 127.0.0.1 or localhost, or add the name to http.hosts");
+    // A request without a host name comes from no browser.
+    if let Some(name) = host.as_deref().map(host_name).filter(|_| loopback)
+        && !is_loopback_name(name)
+        && !config.http.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+    {
+        let message = format!(
+            "this node is not known as `{name}`; ask it as 127.0.0.1 or localhost, or add the name to http.hosts"
+        );
         return Err(ApiError::new(StatusCode::FORBIDDEN, message).code("host_not_allowed"));
     }
     let origin = foreign_origin(headers, host.as_deref(), &config.http.origins, uri.path())?;
@@ -122,7 +126,8 @@ fn foreign_origin(
     path: &str,
 ) -> Result<Option<HeaderValue>, ApiError> {
     let refused = |who: &str| {
-        let message = format!("pages of {who} may not ask this node; its owner can add the origin to http.origins");
+        let message =
+            format!("pages of {who} may not ask this node; its owner can add the origin to http.origins");
         Err(ApiError::new(StatusCode::FORBIDDEN, message).code("origin_not_allowed"))
     };
     let Some(origin) = headers.get(header::ORIGIN) else {
@@ -134,9 +139,9 @@ fn foreign_origin(
         return Ok(None);
     };
     let text = origin.to_str().unwrap_or("null");
-    let same_site = text.split_once("://").is_some_and(|(_, authority)| {
-        host.is_some_and(|host| authority.eq_ignore_ascii_case(host))
-    });
+    let same_site = text
+        .split_once("://")
+        .is_some_and(|(_, authority)| host.is_some_and(|host| authority.eq_ignore_ascii_case(host)));
     if same_site {
         return Ok(None);
     }
@@ -194,7 +199,8 @@ fn digest(text: &str) -> [u8; 32] {
 fn unhex(hex: &str) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
+        *byte =
+            std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
     }
     bytes
 }
@@ -253,7 +259,8 @@ mod tests {
 
     #[test]
     fn only_loopback_names_pass() {
-        for host in ["127.0.0.1:7685", "localhost", "LOCALHOST:1", "[::1]:7685", "a.localhost:3", "127.1.2.3"] {
+        for host in ["127.0.0.1:7685", "localhost", "LOCALHOST:1", "[::1]:7685", "a.localhost:3", "127.1.2.3"]
+        {
             assert!(is_loopback_name(host_name(host)), "{host}");
         }
         for host in ["evil.example:7685", "127.0.0.1.evil.example", "", "10.0.0.1", "localhost.evil"] {

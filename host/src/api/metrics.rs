@@ -99,11 +99,31 @@ pub(super) async fn render(State(api): State<Api>) -> Response {
     family("jobs_refused_total", "counter", "Jobs refused before they began.", &one(count(&metrics.refused)));
     family("jobs_failed_total", "counter", "Jobs that broke off.", &one(count(&metrics.failed)));
     family("jobs_finished_total", "counter", "Jobs answered to the end.", &one(count(&metrics.finished)));
-    family("prompt_tokens_total", "counter", "Prompt tokens of finished jobs.", &one(count(&metrics.prompt_tokens)));
-    family("cached_tokens_total", "counter", "Prompt tokens found in the prefix cache.", &one(count(&metrics.cached_tokens)));
+    family(
+        "prompt_tokens_total",
+        "counter",
+        "Prompt tokens of finished jobs.",
+        &one(count(&metrics.prompt_tokens)),
+    );
+    family(
+        "cached_tokens_total",
+        "counter",
+        "Prompt tokens found in the prefix cache.",
+        &one(count(&metrics.cached_tokens)),
+    );
     family("completion_tokens_total", "counter", "Tokens produced.", &one(count(&metrics.completion_tokens)));
-    family("prompt_seconds_total", "counter", "Time spent on prompts.", &one(count(&metrics.prompt_micros) / 1e6));
-    family("decode_seconds_total", "counter", "Time spent producing.", &one(count(&metrics.decode_micros) / 1e6));
+    family(
+        "prompt_seconds_total",
+        "counter",
+        "Time spent on prompts.",
+        &one(count(&metrics.prompt_micros) / 1e6),
+    );
+    family(
+        "decode_seconds_total",
+        "counter",
+        "Time spent producing.",
+        &one(count(&metrics.decode_micros) / 1e6),
+    );
     let responses: Vec<_> = metrics
         .responses
         .lock()
@@ -122,6 +142,16 @@ pub(super) async fn render(State(api): State<Api>) -> Response {
     family("model_queued", "gauge", "Requests waiting.", &of(|m| m.queued as f64));
     family("model_weights_bytes", "gauge", "Bytes of weights in memory.", &of(|m| m.weights_bytes as f64));
     family("model_cache_bytes", "gauge", "Bytes of KV cache.", &of(|m| m.cache_bytes as f64));
+    let counters = api.desk.counters();
+    for (name, help, value) in [
+        ("engine_steps_total", "Steps the engines have made.", counters.steps),
+        ("engine_cancelled_total", "Jobs whose caller went away.", counters.cancelled),
+        ("engine_busy_total", "Jobs refused because the queue was full.", counters.busy),
+        ("engine_preempted_total", "Sequences whose cache was taken for another.", counters.preempted),
+        ("engine_loads_total", "Models loaded.", counters.loads),
+    ] {
+        family(name, "counter", help, &one(value as f64));
+    }
     let uptime = unix_now().saturating_sub(api.settings.since);
     family("uptime_seconds", "gauge", "Time since the start.", &one(uptime as f64));
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));

@@ -22,6 +22,9 @@ use crate::job::{FinishReason, Format, KeepAlive, Mode, Usage};
 
 mod answer;
 mod manage;
+mod summary;
+
+pub(crate) use summary::Summaries;
 
 /// Most stop sequences.
 const STOPS: usize = 16;
@@ -77,7 +80,12 @@ impl Ask {
             Some(Value::String(word)) if word.is_empty() => Format::Text,
             Some(Value::String(word)) if word == "json" => Format::JsonObject,
             Some(schema @ Value::Object(_)) => Format::JsonSchema(schema),
-            Some(other) => return Err(ApiError::invalid("format", format!("must be \"json\" or a JSON schema, not {other}"))),
+            Some(other) => {
+                return Err(ApiError::invalid(
+                    "format",
+                    format!("must be \"json\" or a JSON schema, not {other}"),
+                ));
+            }
         };
         let mut options = match fields.object("options")? {
             Some(options) => options,
@@ -91,7 +99,10 @@ impl Ask {
         sampling.repeat_penalty.get_or_insert(1.1);
         let max_tokens = match options.integer("num_predict", -2..=i64::from(u32::MAX))? {
             Some(0) => {
-                return Err(ApiError::invalid("options.num_predict", "must be -1 (no limit), -2 (to the context's end) or at least 1"));
+                return Err(ApiError::invalid(
+                    "options.num_predict",
+                    "must be -1 (no limit), -2 (to the context's end) or at least 1",
+                ));
             }
             number => number.and_then(|n| u32::try_from(n).ok()),
         };

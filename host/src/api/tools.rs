@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn calls_are_found_however_the_text_is_cut() {
-        let whole = "Sure.\n<tool_call>\n{\"name\": \"now\", \"arguments\": {\"zone\": \"UTC\"}}\n</tool_call>!";
+        let whole =
+            "Sure.\n<tool_call>\n{\"name\": \"now\", \"arguments\": {\"zone\": \"UTC\"}}\n</tool_call>!";
         for cut in 0..=whole.len() {
             let (text, calls) = run(&[&whole[..cut], &whole[cut..]]);
             assert_eq!(text, "Sure.\n!", "cut at {cut}");

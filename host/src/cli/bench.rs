@@ -17,7 +17,9 @@ use crate::job::random_seed;
 /// Prompts are random tokens, different in every run, so that no run finds another's prefix in the cache.
 /// Times are taken by the client: the prompt's until the first token arrives, the answer's from there on.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  potluck bench guide\n  potluck bench my-model --runs 7 --prompt-tokens 1024 --json")]
+#[command(
+    after_help = "Examples:\n  potluck bench guide\n  potluck bench my-model --runs 7 --prompt-tokens 1024 --json"
+)]
 pub(super) struct Bench {
     /// The model.
     model: String,
@@ -71,7 +73,8 @@ impl Bench {
         let first = spread(samples.iter().map(|sample| sample.first.as_secs_f64() * 1e3));
         let bandwidth = decode.median * size as f64 / 1e9;
         if json {
-            let all = |spread: &Spread| json!({"median": spread.median, "min": spread.min, "max": spread.max});
+            let all =
+                |spread: &Spread| json!({"median": spread.median, "min": spread.min, "max": spread.max});
             let result = json!({
                 "model": self.model, "runs": self.runs, "prompt_tokens": prompt, "tokens": tokens,
                 "prefill_tokens_per_second": all(&prefill), "decode_tokens_per_second": all(&decode),
@@ -80,7 +83,12 @@ impl Bench {
             return print_line(&result.to_string());
         }
         let row = |name: String, spread: &Spread| {
-            [name, format!("{:.1}", spread.median), format!("{:.1}", spread.min), format!("{:.1}", spread.max)]
+            [
+                name,
+                format!("{:.1}", spread.median),
+                format!("{:.1}", spread.min),
+                format!("{:.1}", spread.max),
+            ]
         };
         let rows = [
             row(format!("prompt of {prompt}, tok/s"), &prefill),
@@ -88,10 +96,20 @@ impl Bench {
             row("first token, ms".into(), &first),
         ];
         print(&output::table(["MEASURED", "MEDIAN", "MIN", "MAX"], &rows))?;
-        print(&format!("{} runs; weights {} are read at {bandwidth:.1} GB/s while answering\n", self.runs, output::bytes(size)))
+        print(&format!(
+            "{} runs; weights {} are read at {bandwidth:.1} GB/s while answering\n",
+            self.runs,
+            output::bytes(size)
+        ))
     }
 
-    async fn once(&self, client: &Client, prompt: u64, tokens: u64, ends: &Map<String, Value>) -> Result<Sample, CliError> {
+    async fn once(
+        &self,
+        client: &Client,
+        prompt: u64,
+        tokens: u64,
+        ends: &Map<String, Value>,
+    ) -> Result<Sample, CliError> {
         let mut state = random_seed();
         let ids: Vec<u64> = (0..prompt)
             .map(|_| {

@@ -28,7 +28,10 @@ pub(super) async fn run(ask: &Ask<'_>, mut options: Options) -> Result<(), CliEr
     if options.temperature.is_none() {
         options.temperature = Some(0.7);
     }
-    let failed = |error: ReadlineError| CliError::Io { what: "the terminal cannot be used", source: io::Error::other(error) };
+    let failed = |error: ReadlineError| CliError::Io {
+        what: "the terminal cannot be used",
+        source: io::Error::other(error),
+    };
     let mut editor = DefaultEditor::new().map_err(failed)?;
     let history = history_file();
     if let Some(path) = &history {
@@ -70,6 +73,10 @@ pub(super) async fn run(ask: &Ask<'_>, mut options: Options) -> Result<(), CliEr
                 turns.push(json!({"role": "user", "content": prompt}));
                 match answer(ask, &turns, &options).await {
                     Ok(text) => turns.push(json!({"role": "assistant", "content": text})),
+                    Err(CliError::Interrupted) => {
+                        turns.pop();
+                        print("[stopped]\n")?;
+                    }
                     Err(error) => {
                         // The question is taken back, so that it can be asked differently.
                         turns.pop();
@@ -162,7 +169,11 @@ fn set(options: &mut Options, words: &str) -> Result<(), String> {
         "seed" => options.seed = number(value)?,
         "max_tokens" => options.max_tokens = number(value)?,
         "system" => options.system = Some(value.to_owned()).filter(|text| !text.is_empty()),
-        _ => return Err(format!("`{name}` cannot be set; temperature, top_p, top_k, seed, max_tokens and system can")),
+        _ => {
+            return Err(format!(
+                "`{name}` cannot be set; temperature, top_p, top_k, seed, max_tokens and system can"
+            ));
+        }
     }
     Ok(())
 }

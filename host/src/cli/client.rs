@@ -47,7 +47,9 @@ impl Session {
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.http.keys.clear();
         config.http.require_key = true;
-        if let Some(model) = model.filter(|model| model.ends_with(".gguf") && std::path::Path::new(model).is_file()) {
+        if let Some(model) =
+            model.filter(|model| model.ends_with(".gguf") && std::path::Path::new(model).is_file())
+        {
             config.inference.models.push(model.to_owned());
         }
         let node = Node::bind_guest(config).await?;
@@ -71,7 +73,9 @@ impl Client {
         let base = Url::parse(base)
             .ok()
             .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
-            .ok_or_else(|| CliError::Usage(format!("`{base}` is no address; write e.g. http://127.0.0.1:7685")))?;
+            .ok_or_else(|| {
+                CliError::Usage(format!("`{base}` is no address; write e.g. http://127.0.0.1:7685"))
+            })?;
         // The program may be built without a default crypto provider; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
@@ -92,7 +96,8 @@ impl Client {
             Some(url) => (url.clone(), key),
             None => {
                 let home = context.config.home()?;
-                let base = Advert::read(&home).map_or_else(|| url_of(context.config.listen), |advert| advert.url);
+                let base =
+                    Advert::read(&home).map_or_else(|| url_of(context.config.listen), |advert| advert.url);
                 (base, key.or_else(|| read_token(&home)))
             }
         };
@@ -101,7 +106,10 @@ impl Client {
         let answer = client.http.get(health).timeout(Duration::from_secs(3)).send().await;
         match answer {
             Ok(answer) if answer.headers().contains_key(crate::api::NODE_HEADER) => Ok(client),
-            Ok(_) => Err(CliError::Unreachable { url: base, reason: "what answers there is no Potluck node".into() }),
+            Ok(_) => Err(CliError::Unreachable {
+                url: base,
+                reason: "what answers there is no Potluck node".into(),
+            }),
             Err(error) => Err(CliError::Unreachable { url: base, reason: reason(&error) }),
         }
     }
@@ -211,7 +219,9 @@ impl Lines {
                 None => {
                     match self.stream.next().await {
                         None => self.ended = true,
-                        Some(Ok(bytes)) if self.held.len() + bytes.len() <= LINE => self.held.extend_from_slice(&bytes),
+                        Some(Ok(bytes)) if self.held.len() + bytes.len() <= LINE => {
+                            self.held.extend_from_slice(&bytes)
+                        }
                         Some(Ok(_)) => return Err(CliError::Broken("a line is too long".into())),
                         Some(Err(error)) => return Err(CliError::Broken(reason(&error))),
                     }
@@ -227,7 +237,8 @@ impl Lines {
             if text == "[DONE]" {
                 return Ok(None);
             }
-            let value: Value = serde_json::from_str(text).map_err(|error| CliError::Broken(error.to_string()))?;
+            let value: Value =
+                serde_json::from_str(text).map_err(|error| CliError::Broken(error.to_string()))?;
             if value.get("error").is_some() {
                 return Err(refusal(500, &value));
             }

@@ -7,7 +7,9 @@ use super::{Cli, CliError, print};
 
 /// Print a shell's completion script.
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  potluck completions bash > ~/.local/share/bash-completion/completions/potluck")]
+#[command(
+    after_help = "Example:\n  potluck completions bash > ~/.local/share/bash-completion/completions/potluck"
+)]
 pub(super) struct Completions {
     /// The shell.
     shell: Shell,

@@ -31,7 +31,9 @@ impl ConfigCommand {
 
     pub(super) fn run(&self, flags: &Flags, json: bool) -> Result<(), CliError> {
         match self.what {
-            What::PrintDefault if json => print_line(&serde_json::to_value(Config::default()).unwrap_or_default().to_string()),
+            What::PrintDefault if json => {
+                print_line(&serde_json::to_value(Config::default()).unwrap_or_default().to_string())
+            }
             What::PrintDefault => print(DEFAULT_TOML),
             What::Path => {
                 let path = match &flags.config {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use clap::Args;
+use potluck_kernels::cpu::Simd;
 use serde_json::{Value, json};
 
 use super::{
@@ -105,7 +106,11 @@ fn text(checks: &[Check], coloured: bool) -> String {
 
 fn configuration(context: &Context, problem: Option<ConfigError>) -> Check {
     if let Some(problem) = problem {
-        return bad("configuration", problem.to_string(), "mend or remove the value; `potluck config print-default` shows all");
+        return bad(
+            "configuration",
+            problem.to_string(),
+            "mend or remove the value; `potluck config print-default` shows all",
+        );
     }
     let path = context.flags.config.clone().map_or_else(Config::default_path, Ok);
     match path {
@@ -117,36 +122,23 @@ fn configuration(context: &Context, problem: Option<ConfigError>) -> Check {
 
 fn processor(config: &Config) -> Check {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let simd = simd();
-    let found = format!("{threads} threads, {simd}");
+    let simd = Simd::detect();
+    let found = format!("{threads} threads, {simd} kernels");
     if config.inference.threads.is_some_and(|wanted| wanted > threads) {
-        return warn("processor", found, format!("inference.threads asks for more than {threads}; answers will be slower"));
+        return warn(
+            "processor",
+            found,
+            format!("inference.threads asks for more than {threads}; answers will be slower"),
+        );
     }
-    if simd == "no SIMD that our kernels use" {
-        return warn("processor", found, "models run, but slowly");
+    if simd == Simd::Scalar {
+        return warn(
+            "processor",
+            found,
+            "models run, but slowly; a processor with AVX2, AVX-512 VNNI or NEON is much faster",
+        );
     }
     ok("processor", found)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn simd() -> &'static str {
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-        "AVX-512 VNNI"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "AVX2"
-    } else {
-        "no SIMD that our kernels use"
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn simd() -> &'static str {
-    if std::arch::is_aarch64_feature_detected!("dotprod") { "NEON with dot products" } else { "NEON" }
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn simd() -> &'static str {
-    "no SIMD that our kernels use"
 }
 
 fn memory() -> Check {
@@ -156,7 +148,11 @@ fn memory() -> Check {
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
     };
     let (Some(total), Some(free)) = (of("MemTotal:"), of("MemAvailable:")) else {
-        return warn("memory", "unknown on this system", "set inference.memory_budget when models do not fit");
+        return warn(
+            "memory",
+            "unknown on this system",
+            "set inference.memory_budget when models do not fit",
+        );
     };
     let found = format!("{} free of {}", output::bytes(free), output::bytes(total));
     if free < 1 << 30 {
@@ -167,17 +163,39 @@ fn memory() -> Check {
 
 fn graphics(config: &Config) -> Check {
     let (adapters, built) = adapters();
-    match (adapters.is_empty(), config.inference.device) {
-        (false, _) => ok("graphics", adapters.join("; ")),
-        (true, Device::Gpu) => bad("graphics", "no usable GPU", "install a Vulkan driver, or set inference.device to auto or cpu"),
-        (true, _) if !built => ok("graphics", "this build has no GPU backend; models run on the processor"),
-        (true, _) => ok("graphics", "no usable GPU; models run on the processor"),
+    let wanted = config.inference.device;
+    if adapters.iter().any(|(_, real)| *real) {
+        let names: Vec<_> = adapters.into_iter().filter_map(|(name, real)| real.then_some(name)).collect();
+        return ok("graphics", names.join("; "));
     }
+    let found = match adapters.first() {
+        _ if !built => "this build has no GPU backend; models run on the processor".to_owned(),
+        Some((name, _)) => format!("only a software renderer, {name}; models run on the processor"),
+        None => "no GPU driver found; models run on the processor".to_owned(),
+    };
+    if wanted == Device::Gpu {
+        return bad("graphics", found, "install a Vulkan driver, or set inference.device to auto or cpu");
+    }
+    ok("graphics", found)
 }
 
-/// The adapters the GPU backend can use, and whether there is such a backend.
-fn adapters() -> (Vec<String>, bool) {
-    (Vec::new(), cfg!(feature = "gpu"))
+/// The adapters the GPU backend sees, best first, and whether there is such a backend. `true`: a real GPU.
+fn adapters() -> (Vec<(String, bool)>, bool) {
+    #[cfg(feature = "gpu")]
+    {
+        use potluck_kernels::cube::{AdapterKind, adapters};
+        let found = adapters()
+            .into_iter()
+            .map(|adapter| {
+                let real = adapter.kind != AdapterKind::Software;
+                let kind = format!("{:?}", adapter.kind).to_lowercase();
+                (format!("{} ({kind}, {}, {})", adapter.name, adapter.api, adapter.driver), real)
+            })
+            .collect();
+        (found, true)
+    }
+    #[cfg(not(feature = "gpu"))]
+    (Vec::new(), false)
 }
 
 fn home(config: &Config) -> Vec<Check> {
@@ -198,7 +216,11 @@ fn home(config: &Config) -> Vec<Check> {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let found = format!("{} free at {}", output::bytes(free), existing.display());
         checks.push(if free < 2 << 30 {
-            warn("disk", found, "models need room: delete some with `potluck rm`, or pass --home on a larger disk")
+            warn(
+                "disk",
+                found,
+                "models need room: delete some with `potluck rm`, or pass --home on a larger disk",
+            )
         } else {
             ok("disk", found)
         });
@@ -220,14 +242,20 @@ async fn port(context: &Context, client: Option<&Client>) -> Check {
                 let text = |field: &str| status.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
                 format!("version {}, home {}", text("version"), text("home"))
             }
-            Err(error) => return warn("node", format!("running at {}, but: {error}", client.base()), "pass --api-key"),
+            Err(error) => {
+                return warn("node", format!("running at {}, but: {error}", client.base()), "pass --api-key");
+            }
         };
         return ok("node", format!("running at {} ({version})", client.base()));
     }
     let listen = context.config.listen;
     match std::net::TcpListener::bind(listen) {
         Ok(_) => ok("node", format!("not running; {listen} is free (`potluck up` starts it)")),
-        Err(error) => bad("node", format!("not running, and cannot: {}", ports::explain(&error, listen)), "pass --listen with another port"),
+        Err(error) => bad(
+            "node",
+            format!("not running, and cannot: {}", ports::explain(&error, listen)),
+            "pass --listen with another port",
+        ),
     }
 }
 

@@ -22,13 +22,18 @@ pub(super) async fn run(context: Context) -> Result<(), CliError> {
     if models.is_empty() {
         return print("no models yet; get one with `potluck pull hf.co/USER/REPO:QUANT`\n");
     }
-    let text = |model: &Value, field: &str| model.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |model: &Value, field: &str| model.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let number = |model: &Value, field: &str| model.get(field).and_then(Value::as_u64).unwrap_or_default();
     let rows: Vec<_> = models
         .iter()
         .map(|model| {
             let modified = number(model, "modified");
-            let age = if modified == 0 { "-".into() } else { output::span(unix_now().saturating_sub(modified)) + " ago" };
+            let age = if modified == 0 {
+                "-".into()
+            } else {
+                output::span(unix_now().saturating_sub(modified)) + " ago"
+            };
             [text(model, "name"), output::bytes(number(model, "size")), text(model, "origin"), age]
         })
         .collect();

@@ -63,6 +63,9 @@ mod tests {
 
     #[test]
     fn sizes_are_readable() {
-        assert_eq!([bytes(7), bytes(1500), bytes(2_500_000), bytes(1_300_000_000)], ["7 B", "2 kB", "2.5 MB", "1.3 GB"]);
+        assert_eq!(
+            [bytes(7), bytes(1500), bytes(2_500_000), bytes(1_300_000_000)],
+            ["7 B", "2 kB", "2.5 MB", "1.3 GB"]
+        );
     }
 }

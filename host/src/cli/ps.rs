@@ -19,7 +19,8 @@ pub(super) async fn run(context: Context) -> Result<(), CliError> {
     if models.is_empty() {
         return print("no model is in memory; one is loaded when it is first asked\n");
     }
-    let text = |model: &Value, field: &str| model.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |model: &Value, field: &str| model.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let number = |model: &Value, field: &str| model.get(field).and_then(Value::as_u64).unwrap_or_default();
     let rows: Vec<_> = models
         .iter()

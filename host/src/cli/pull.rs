@@ -16,7 +16,9 @@ use super::{
 ///
 /// The usual variables are heeded: HF_TOKEN for private models, HF_ENDPOINT for another hub.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  potluck pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M\n  potluck pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF --json")]
+#[command(
+    after_help = "Examples:\n  potluck pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M\n  potluck pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF --json"
+)]
 pub(super) struct Pull {
     /// hf.co/USER/REPO[:QUANT], or the https address of a .gguf file.
     model: String,
@@ -59,7 +61,10 @@ async fn follow(client: &Client, model: &str, json: bool) -> Result<(), CliError
     match name {
         Some(_) if json => Ok(()),
         Some(name) => {
-            let size = bar.length().filter(|size| *size > 0).map_or_else(String::new, |size| format!(" ({})", output::bytes(size)));
+            let size = bar
+                .length()
+                .filter(|size| *size > 0)
+                .map_or_else(String::new, |size| format!(" ({})", output::bytes(size)));
             print_line(&format!("pulled {name}{size}; try: potluck run {name}"))
         }
         None => Err(CliError::Broken("the pull broke off without saying why".into())),

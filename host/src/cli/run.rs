@@ -18,7 +18,9 @@ const PIPED: u64 = 16 << 20;
 ///
 /// Without a running node the command brings its own for as long as it lasts.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  potluck run guide \"How do I join a pool?\"\n  potluck run guide                    chat; /help lists what can be said\n  cat notes.txt | potluck run guide \"Sum this up:\"\n  potluck run ./my-model.gguf --temperature 0.7 \"Once upon a time\"")]
+#[command(
+    after_help = "Examples:\n  potluck run guide \"How do I join a pool?\"\n  potluck run guide                    chat; /help lists what can be said\n  cat notes.txt | potluck run guide \"Sum this up:\"\n  potluck run ./my-model.gguf --temperature 0.7 \"Once upon a time\""
+)]
 pub(super) struct Run {
     /// The model: a name, or a path of a GGUF file. `name@trusted` asks for a mode.
     model: String,
@@ -61,7 +63,9 @@ impl Run {
         if piped && prompt.is_empty() {
             prompt = read_pipe()?;
             if prompt.trim().is_empty() {
-                return Err(CliError::Usage("there is no prompt: give one as an argument or through a pipe".into()));
+                return Err(CliError::Usage(
+                    "there is no prompt: give one as an argument or through a pipe".into(),
+                ));
             }
         } else if piped {
             let more = read_waiting_pipe()?;
@@ -117,7 +121,12 @@ impl Ask<'_> {
         body.insert("stream".into(), stream.into());
         body.insert("stream_options".into(), json!({"include_usage": true}));
         body.insert("temperature".into(), options.temperature.unwrap_or(0.0).into());
-        for (name, value) in [("top_p", options.top_p.map(Value::from)), ("top_k", options.top_k.map(Value::from)), ("seed", options.seed.map(Value::from)), ("max_tokens", options.max_tokens.map(Value::from))] {
+        for (name, value) in [
+            ("top_p", options.top_p.map(Value::from)),
+            ("top_k", options.top_k.map(Value::from)),
+            ("seed", options.seed.map(Value::from)),
+            ("max_tokens", options.max_tokens.map(Value::from)),
+        ] {
             if let Some(value) = value {
                 body.insert(name.into(), value);
             }
@@ -168,7 +177,10 @@ async fn once(ask: &Ask<'_>, turns: &[Value], options: &Options, json: bool) -> 
             print(text)?;
         }
         if chunk.pointer("/choices/0/finish_reason").and_then(Value::as_str) == Some("length") {
-            let _ = writeln!(io::stderr(), "\n[the answer was cut: the token limit or the end of the context was reached]");
+            let _ = writeln!(
+                io::stderr(),
+                "\n[the answer was cut: the token limit or the end of the context was reached]"
+            );
         }
     }
     if ends_line { Ok(()) } else { print("\n") }

@@ -43,7 +43,10 @@ impl Show {
             ["context".into(), format!("{} tokens", number("context"))],
             ["embedding".into(), number("embedding").to_string()],
             ["capabilities".into(), list("capabilities")],
-            ["chat template".into(), if details.get("template").is_some_and(Value::is_string) { "yes" } else { "no" }.into()],
+            [
+                "chat template".into(),
+                if details.get("template").is_some_and(Value::is_string) { "yes" } else { "no" }.into(),
+            ],
             ["size".into(), output::bytes(number("size"))],
             ["from".into(), text("origin")],
             ["file".into(), text("path")],

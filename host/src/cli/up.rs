@@ -10,7 +10,9 @@ use crate::node::Node;
 ///
 /// Prints one line `ready http://…` when it serves; everything else goes to stderr.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  potluck up\n  potluck up --model ./my-model.gguf --listen 127.0.0.1:0\n  POTLUCK_PARALLEL=4 potluck up --keep-alive forever")]
+#[command(
+    after_help = "Examples:\n  potluck up\n  potluck up --model ./my-model.gguf --listen 127.0.0.1:0\n  POTLUCK_PARALLEL=4 potluck up --keep-alive forever"
+)]
 pub(super) struct Up {
     /// Offer this model besides those found: a name, or a path of a GGUF file (repeatable).
     #[arg(long = "model", env = "POTLUCK_MODELS", value_name = "NAME|PATH", value_delimiter = ',')]
@@ -53,7 +55,8 @@ impl Signals {
     #[cfg(unix)]
     fn new() -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|source| CliError::Io { what: "signals cannot be received", source });
+        let listen =
+            |kind| signal(kind).map_err(|source| CliError::Io { what: "signals cannot be received", source });
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

@@ -57,16 +57,38 @@ pub struct Flags {
     #[arg(long, global = true, env = "POTLUCK_CACHES", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     pub caches: Option<bool>,
     /// Keys that requests must carry (comma-separated or repeated); commands send the first to the node.
-    #[arg(long = "api-key", global = true, env = "POTLUCK_API_KEY", value_name = "KEY", value_delimiter = ',', hide_env_values = true, hide_short_help = true)]
+    #[arg(
+        long = "api-key",
+        global = true,
+        env = "POTLUCK_API_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true,
+        hide_short_help = true
+    )]
     pub api_keys: Option<Vec<String>>,
     /// Need a key even on loopback [default: false, true with --api-key].
     #[arg(long, global = true, env = "POTLUCK_REQUIRE_KEY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     pub require_key: Option<bool>,
     /// Web origins whose pages may call the node (comma-separated).
-    #[arg(long, global = true, env = "POTLUCK_ORIGINS", value_name = "ORIGIN", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "POTLUCK_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub origins: Option<Vec<String>>,
     /// Further host names under which a loopback node may be asked (comma-separated).
-    #[arg(long, global = true, env = "POTLUCK_HOSTS", value_name = "HOST", value_delimiter = ',', hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "POTLUCK_HOSTS",
+        value_name = "HOST",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub hosts: Option<Vec<String>>,
     /// Most bytes in a request's body [default: 16777216].
     #[arg(long, global = true, env = "POTLUCK_BODY_LIMIT", value_name = "BYTES", hide_short_help = true)]
@@ -165,7 +187,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         std::fs::write(&file, "listen = '127.0.0.1:1'\n[inference]\nparallel = 2\nmax_queue = 3\n").unwrap();
-        let words = ["potluck", "--config", file.to_str().unwrap(), "--parallel", "5", "--offline", "--keep-alive", "-1"];
+        let words = [
+            "potluck",
+            "--config",
+            file.to_str().unwrap(),
+            "--parallel",
+            "5",
+            "--offline",
+            "--keep-alive",
+            "-1",
+        ];
         let config = Config::load(&Command::parse_from(words).flags).unwrap();
         assert_eq!(config.listen.port(), 1);
         assert_eq!((config.inference.parallel, config.inference.max_queue), (5, 3));
@@ -175,7 +206,8 @@ mod tests {
 
     #[test]
     fn an_api_key_is_then_required() {
-        let flags = Command::parse_from(["potluck", "--config", "/dev/null", "--api-key", "secret-key"]).flags;
+        let flags =
+            Command::parse_from(["potluck", "--config", "/dev/null", "--api-key", "secret-key"]).flags;
         let config = Config::load(&flags).unwrap();
         assert!(config.http.require_key);
         assert_eq!(config.http.keys.len(), 1);

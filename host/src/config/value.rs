@@ -55,10 +55,10 @@ pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let seconds = duration.as_secs();
     match seconds {
-        _ if millis % 1000 != 0 => format!("{millis}ms"),
+        _ if !millis.is_multiple_of(1000) => format!("{millis}ms"),
         0 => "0s".into(),
-        _ if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        _ if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         _ => format!("{seconds}s"),
     }
 }
@@ -130,7 +130,8 @@ pub mod duration {
     /// # Errors
     /// What would be right.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        super::parse_duration(&super::Written::deserialize(deserializer)?.into_text()).map_err(D::Error::custom)
+        super::parse_duration(&super::Written::deserialize(deserializer)?.into_text())
+            .map_err(D::Error::custom)
     }
 }
 
@@ -156,7 +157,8 @@ pub mod keep_alive {
     /// # Errors
     /// What would be right.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeepAlive, D::Error> {
-        super::parse_keep_alive(&super::Written::deserialize(deserializer)?.into_text()).map_err(D::Error::custom)
+        super::parse_keep_alive(&super::Written::deserialize(deserializer)?.into_text())
+            .map_err(D::Error::custom)
     }
 }
 
@@ -184,7 +186,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_written() {
-        for (text, seconds) in [("5m", 300.0), ("300", 300.0), ("1h30m", 5400.0), ("1.5s", 1.5), ("500ms", 0.5), ("0", 0.0)] {
+        for (text, seconds) in
+            [("5m", 300.0), ("300", 300.0), ("1h30m", 5400.0), ("1.5s", 1.5), ("500ms", 0.5), ("0", 0.0)]
+        {
             assert_eq!(parse_duration(text).unwrap(), Duration::from_secs_f64(seconds), "{text}");
         }
         for text in ["", "m", "5x", "-3", "nan", "1e400", "5 m s"] {

@@ -3,5 +3,5 @@
 /// The name of the built-in model.
 pub(crate) const GUIDE: &str = "guide";
 
-/// The built-in model's file.
-pub(super) const GUIDE_BYTES: Option<&[u8]> = None;
+/// The built-in model's file: a small Llama trained on questions and answers about Potluck, and nothing else.
+pub(super) const GUIDE_BYTES: Option<&[u8]> = Some(include_bytes!("../../guide/guide.gguf"));

@@ -166,9 +166,12 @@ fn hugging_face(root: &Path, found: &mut Vec<ModelEntry>) {
             let Some(file) = model_file(path) else { return };
             let current = path.strip_prefix(&snapshots).is_ok_and(|p| p.starts_with(main.trim()));
             let link = fs::read_link(path).ok();
-            let digest = link.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).and_then(digest_of);
+            let digest =
+                link.as_deref().and_then(Path::file_name).and_then(|n| n.to_str()).and_then(digest_of);
             let name = format!("{name}:{}", quant::tag_of(file));
-            here.extend(entry(name, Origin::HuggingFace, path, digest).map(|e| (current && !main.is_empty(), e)));
+            here.extend(
+                entry(name, Origin::HuggingFace, path, digest).map(|e| (current && !main.is_empty(), e)),
+            );
         });
         here.sort_by_key(|(current, e)| (!current, std::cmp::Reverse(e.modified)));
         found.extend(here.into_iter().map(|(_, e)| e));
@@ -215,7 +218,10 @@ mod tests {
             {"mediaType": "application/vnd.ollama.image.template", "digest": "sha256:00"},
             {"mediaType": "application/vnd.ollama.image.model", "digest": format!("sha256:{hex}")},
         ]});
-        put(&ollama.join("manifests/registry.ollama.ai/library/qwen2.5/0.5b"), manifest.to_string().as_bytes());
+        put(
+            &ollama.join("manifests/registry.ollama.ai/library/qwen2.5/0.5b"),
+            manifest.to_string().as_bytes(),
+        );
         put(&ollama.join("manifests/registry.ollama.ai/library/broken/latest"), b"{");
         put(&ollama.join(format!("blobs/sha256-{hex}")), b"GGUF");
         let hub = dir.path().join("hub");

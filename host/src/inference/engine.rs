@@ -12,7 +12,7 @@ use potluck_kernels::{
 use super::{Device, InferenceConfig, ModelEntry, builtin, prepare::Frontend, quant};
 
 /// Most memory that a KV cache takes when nothing is configured, in bytes.
-const MAX_CACHE: u64 = 8 << 30;
+const MAX_CACHE: u64 = 2 << 30;
 /// Full-length sequences that a cache holds when memory allows; shorter ones share the pages.
 const FULL_SEQUENCES: u64 = 4;
 /// Tokens in one step.

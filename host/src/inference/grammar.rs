@@ -31,7 +31,7 @@ const MAX_TOKEN: usize = 250;
 
 /// A grammar at some place in an answer.
 pub(super) struct Grammar {
-    matcher: Matcher,
+    matcher: Box<Matcher>,
     ends: Arc<SimpleVob>,
 }
 
@@ -81,7 +81,9 @@ impl GrammarFactory {
         let count = u32::try_from(words.len()).map_err(|e| e.to_string())?;
         let ends: Vec<u32> = tokenizer.eog_tokens().iter().copied().filter(|&id| id < count).collect();
         let Some(&eos) = ends.first() else {
-            return Err("the model has no token that ends an answer, so its answers cannot be constrained".into());
+            return Err(
+                "the model has no token that ends an answer, so its answers cannot be constrained".into()
+            );
         };
         // The library asserts what it expects of a vocabulary.
         let built = catch_unwind(AssertUnwindSafe(|| {
@@ -96,11 +98,8 @@ impl GrammarFactory {
             Err(_) => return Err("the model's vocabulary cannot be used for constrained answers".into()),
         };
         factory.quiet();
-        *factory.limits_mut() = ParserLimits {
-            max_lexer_states: 20_000,
-            verbose_errors: false,
-            ..ParserLimits::default()
-        };
+        *factory.limits_mut() =
+            ParserLimits { max_lexer_states: 20_000, verbose_errors: false, ..ParserLimits::default() };
         Ok(Self { factory, ends: Arc::new(set) })
     }
 
@@ -119,7 +118,7 @@ impl GrammarFactory {
             Matcher::new(self.factory.create_parser(TopLevelGrammar::from_json_schema(schema)))
         }));
         let matcher = compiled.map_err(|_| invalid("the schema cannot be compiled".into()))?;
-        let mut grammar = Grammar { matcher, ends: self.ends.clone() };
+        let mut grammar = Grammar { matcher: Box::new(matcher), ends: self.ends.clone() };
         if let Some(error) = grammar.matcher.get_error() {
             return Err(invalid(first_line(&error)));
         }
@@ -211,7 +210,8 @@ impl GrammarWorker {
         }
         let rest = match &self.link {
             Some(link) => link.todo.try_send((id, grammar, token)).err().map(|e| match e {
-                std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => job,
+                std::sync::mpsc::TrySendError::Full(job)
+                | std::sync::mpsc::TrySendError::Disconnected(job) => job,
             }),
             None => Some((id, grammar, token)),
         };

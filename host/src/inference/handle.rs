@@ -20,7 +20,7 @@ use super::{
     keeper::Keeper,
     prepare::Prepared,
     pull::Puller,
-    runner::{Runner, Shared},
+    runner::{Runner, Sent, Shared},
     scheduler::Work,
     store::Store,
 };
@@ -101,14 +101,23 @@ impl Inner {
             let Prepared { tokens, limit, sampler, stops, logprobs, fresh, grammar } = prepared;
             let tokenizer = runner.frontend.tokenizer().clone();
             let work = Work {
-                tokens, limit, sampler, tokenizer, stops, logprobs, fresh, grammar, events, lease, submitted, load,
+                tokens,
+                limit,
+                sampler,
+                tokenizer,
+                stops,
+                logprobs,
+                fresh,
+                grammar,
+                events,
+                lease,
+                submitted,
+                load,
             };
             match runner.send(work) {
-                Ok(()) => return Ok(reply),
-                Err(None) => {
-                    return Err(JobError::Busy { queued: 0, retry_after: Duration::from_secs(1) });
-                }
-                Err(Some(_)) => {}
+                Sent::Queued => return Ok(reply),
+                Sent::Full => return Err(JobError::Busy { queued: 0, retry_after: Duration::from_secs(1) }),
+                Sent::Ended => {}
             }
         }
         Err(JobError::Internal { reason: "the engine ended twice before it took the job".into() })
@@ -131,7 +140,9 @@ impl Inner {
     async fn find(&self, name: &str) -> Result<ModelEntry, JobError> {
         self.resolve(name).await.map_err(|error| match error {
             StoreError::NotFound { name } => JobError::ModelNotFound { model: name },
-            StoreError::Ambiguous { .. } => JobError::Invalid { field: "model".into(), reason: error.to_string() },
+            StoreError::Ambiguous { .. } => {
+                JobError::Invalid { field: "model".into(), reason: error.to_string() }
+            }
             other => JobError::ModelUnusable { model: name.to_owned(), reason: other.to_string() },
         })
     }
@@ -178,7 +189,8 @@ impl Inner {
 
     pub(super) fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
         let (progress, steps) = mpsc::channel(PULL_BUFFER);
-        let (puller, reference, mut stop) = (self.puller.clone(), reference.to_owned(), self.stop.subscribe());
+        let (puller, reference, mut stop) =
+            (self.puller.clone(), reference.to_owned(), self.stop.subscribe());
         tokio::spawn(async move {
             let result = tokio::select! {
                 result = puller.pull(&reference, &progress) => result,

@@ -115,7 +115,7 @@ impl Keeper {
         let key = key(entry);
         let mut table = self.table();
         if matches!(table.slots.get(&key), Some(Slot::Ready(runner)) if runner.has_ended()) {
-            table.slots.remove(&key);
+            table.drain(&key);
         }
         match table.slots.get(&key) {
             Some(Slot::Ready(runner)) => {
@@ -175,7 +175,8 @@ impl Keeper {
         self.make_room(key, &entry, bytes).await?;
         let began = Instant::now();
         let loaded = Runner::start(entry.clone(), bytes, self.default_keep, self.shared.clone()).await;
-        let runner = loaded.unwrap_or_else(|_| Err("its thread could not be started".into())).map_err(unusable)?;
+        let runner =
+            loaded.unwrap_or_else(|_| Err("its thread could not be started".into())).map_err(unusable)?;
         tracing::info!(model = entry.name, ms = began.elapsed().as_millis(), "loaded");
         Ok(runner)
     }
@@ -244,7 +245,9 @@ impl Keeper {
                 let mut table = this.table();
                 let expired = table.slots.iter().filter_map(|(key, slot)| match slot {
                     Slot::Ready(r) if r.has_ended() => Some(key.clone()),
-                    Slot::Ready(r) if !r.is_busy() && r.expires_in() == Some(Duration::ZERO) => Some(key.clone()),
+                    Slot::Ready(r) if !r.is_busy() && r.expires_in() == Some(Duration::ZERO) => {
+                        Some(key.clone())
+                    }
                     _ => None,
                 });
                 for key in expired.collect::<Vec<_>>() {
@@ -313,11 +316,13 @@ impl Table {
             Slot::Loading { reserved, .. } => *reserved,
             Slot::Ready(runner) => runner.bytes,
         });
-        let taken = taken.chain(self.draining.iter().map(|(bytes, _)| *bytes)).fold(bytes, u64::saturating_add);
+        let taken =
+            taken.chain(self.draining.iter().map(|(bytes, _)| *bytes)).fold(bytes, u64::saturating_add);
         // A model that is on its way but has no room yet does not count: it may have to wait for this one.
-        let count = self.slots.iter().filter(|(k, slot)| {
-            *k != key && !matches!(slot, Slot::Loading { reserved: 0, .. })
-        });
+        let count = self
+            .slots
+            .iter()
+            .filter(|(k, slot)| *k != key && !matches!(slot, Slot::Loading { reserved: 0, .. }));
         taken <= budget && count.count() < most
     }
 
@@ -339,7 +344,7 @@ impl Table {
             _ => return false,
         }
         if let Some(Slot::Ready(runner)) = self.slots.remove(key)
-            && !runner.has_ended()
+            && !*runner.ended().borrow()
         {
             self.draining.push((runner.bytes, runner.ended()));
         }

@@ -21,6 +21,8 @@ pub(super) struct Gauge {
     pub(super) waiting: AtomicUsize,
     /// Set when everything must end now.
     pub(super) abort: AtomicBool,
+    /// Set when the engine failed: nothing more is given to it.
+    pub(super) broken: AtomicBool,
     /// Smoothed time of a job in the engine, in milliseconds.
     job_ms: AtomicU64,
     last_used: Mutex<Instant>,
@@ -35,6 +37,7 @@ impl Gauge {
             active: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             abort: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             job_ms: AtomicU64::new(0),
             last_used: Mutex::new(Instant::now()),
             idle,

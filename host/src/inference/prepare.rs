@@ -54,7 +54,9 @@ impl Frontend {
         let words = Words {
             bos: text(tokenizer.bos()),
             eos: text(tokenizer.eos()),
-            controls: controls.filter_map(|(_, b, _)| std::str::from_utf8(b).ok().map(str::to_owned)).collect(),
+            controls: controls
+                .filter_map(|(_, b, _)| std::str::from_utf8(b).ok().map(str::to_owned))
+                .collect(),
         };
         let source = metadata.str("tokenizer.chat_template").ok();
         let template = ChatTemplate::new(source, &words);
@@ -113,12 +115,15 @@ impl Frontend {
                     return Err(invalid("messages", "there must be at least one message"));
                 }
                 let template = self.template.as_ref().map_err(|e| self.refuse_template(e.clone()))?;
-                let rendered = template.render(messages, tools, template_vars).map_err(|e| self.refuse_template(e))?;
+                let rendered =
+                    template.render(messages, tools, template_vars).map_err(|e| self.refuse_template(e))?;
                 let begins = rendered.parts.first().is_some_and(|p| p.starts_with(&self.bos_text));
-                let bos = !(begins && !self.bos_text.is_empty());
+                let bos = !begins || self.bos_text.is_empty();
                 self.encode(rendered.parts.iter().map(|p| (p.as_str(), true)), bos, most)?
             }
-            Input::Text { text, special } => self.encode([(text.as_str(), *special)].into_iter(), true, most)?,
+            Input::Text { text, special } => {
+                self.encode([(text.as_str(), *special)].into_iter(), true, most)?
+            }
             Input::Tokens(ids) => {
                 if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab) {
                     let reason = format!("token {id} is not in the vocabulary of {} tokens", self.vocab);

@@ -28,10 +28,14 @@ pub enum PullError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// Pulling is switched off.
-    #[error("this node is offline (POTLUCK_OFFLINE, HF_HUB_OFFLINE or `offline` in the configuration); nothing is pulled")]
+    #[error(
+        "this node is offline (POTLUCK_OFFLINE, HF_HUB_OFFLINE or `offline` in the configuration); nothing is pulled"
+    )]
     Offline,
     /// The hub wants a token, or the token may not read this repository.
-    #[error("{host} refuses access to {what} ({status}); set HF_TOKEN to a token that may read it, and accept the model's terms on its page")]
+    #[error(
+        "{host} refuses access to {what} ({status}); set HF_TOKEN to a token that may read it, and accept the model's terms on its page"
+    )]
     Forbidden {
         /// The server.
         host: String,
@@ -59,7 +63,9 @@ pub enum PullError {
         available: Vec<String>,
     },
     /// The model is in several files.
-    #[error("{file} is one of {parts} parts; split models are not supported: merge them with `llama-gguf-split --merge` and give the file with --model")]
+    #[error(
+        "{file} is one of {parts} parts; split models are not supported: merge them with `llama-gguf-split --merge` and give the file with --model"
+    )]
     Split {
         /// The file.
         file: String,
@@ -142,11 +148,14 @@ struct Settings {
 impl Settings {
     fn from_env(offline: bool) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
-        let on = |name: &str| var(name).is_some_and(|v| !matches!(v.to_lowercase().as_str(), "0" | "false" | "no"));
+        let on = |name: &str| {
+            var(name).is_some_and(|v| !matches!(v.to_lowercase().as_str(), "0" | "false" | "no"))
+        };
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let file = var("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| {
             let home = var("HF_HOME").map(PathBuf::from);
-            home.or_else(|| Some(PathBuf::from(var("HOME")?).join(".cache/huggingface"))).map(|h| h.join("token"))
+            home.or_else(|| Some(PathBuf::from(var("HOME")?).join(".cache/huggingface")))
+                .map(|h| h.join("token"))
         });
         let read = || std::fs::read_to_string(file?).ok();
         Self {
@@ -214,8 +223,13 @@ impl Puller {
             _ => self.fetch(&web, &target, progress).await?,
         };
         let size = tokio::fs::metadata(self.store.blob(&digest)).await.map_or(0, |m| m.len());
-        let manifest =
-            Manifest { name: target.name.clone(), digest, size, source: target.source.clone(), pulled_at: now() };
+        let manifest = Manifest {
+            name: target.name.clone(),
+            digest,
+            size,
+            source: target.source.clone(),
+            pulled_at: now(),
+        };
         self.store.record(&manifest)?;
         Ok(target.name)
     }
@@ -229,11 +243,11 @@ impl Puller {
     /// Downloads, checks and puts the file in its place; returns its digest.
     async fn fetch(&self, web: &Web, target: &Target, progress: &Progress) -> Result<String, PullError> {
         let partial = self.store.partial().join(format!("{}.part", target.key()));
-        Download { web, target, partial: &partial, progress }.run().await?;
+        Download { web, target, partial: &partial, progress, version: None }.run().await?;
         let _ = progress.send(Ok(PullProgress::Verifying { file: target.file.clone() })).await;
         let (path, file) = (partial.clone(), target.file.clone());
         let checked = spawn_blocking(move || check(&path, &file)).await;
-        let result = checked.unwrap_or_else(|_| Err(PullError::Stopped));
+        let result = checked.unwrap_or(Err(PullError::Stopped));
         let wrong = match (&result, &target.digest) {
             (Ok(got), Some(expected)) if got != expected => Some(PullError::Digest {
                 file: target.file.clone(),

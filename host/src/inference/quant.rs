@@ -2,9 +2,10 @@
 
 /// Quantisations by name, most wanted first: what a pull takes when none is asked for.
 pub(super) const PREFERRED: [&str; 34] = [
-    "Q4_K_M", "Q4_K_S", "Q4_0", "Q8_0", "Q5_K_M", "Q6_K", "Q4_K_L", "Q4_K", "Q4_K_XL", "Q5_K_S", "Q5_K", "Q5_0",
-    "Q4_1", "Q5_1", "Q5_K_L", "Q6_K_L", "Q8_K_XL", "Q6_K_XL", "Q5_K_XL", "F16", "BF16", "F32", "FP16", "FP32",
-    "IQ4_XS", "IQ4_NL", "Q3_K_M", "Q3_K_L", "Q3_K_S", "Q2_K", "Q2_K_L", "IQ3_M", "IQ2_M", "MXFP4",
+    "Q4_K_M", "Q4_K_S", "Q4_0", "Q8_0", "Q5_K_M", "Q6_K", "Q4_K_L", "Q4_K", "Q4_K_XL", "Q5_K_S", "Q5_K",
+    "Q5_0", "Q4_1", "Q5_1", "Q5_K_L", "Q6_K_L", "Q8_K_XL", "Q6_K_XL", "Q5_K_XL", "F16", "BF16", "F32",
+    "FP16", "FP32", "IQ4_XS", "IQ4_NL", "Q3_K_M", "Q3_K_L", "Q3_K_S", "Q2_K", "Q2_K_L", "IQ3_M", "IQ2_M",
+    "MXFP4",
 ];
 
 /// A file's name without folder and `.gguf`.

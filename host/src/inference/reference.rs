@@ -25,7 +25,9 @@ pub enum PullReference {
 
 /// A reference that cannot be pulled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{reference}` cannot be pulled: {reason}; give hf.co/USER/REPO[:QUANT] or the https address of a .gguf file")]
+#[error(
+    "`{reference}` cannot be pulled: {reason}; give hf.co/USER/REPO[:QUANT] or the https address of a .gguf file"
+)]
 pub struct ReferenceError {
     /// What was asked for.
     pub reference: String,
@@ -145,12 +147,17 @@ mod tests {
         }
         assert_eq!(hub_of("hf.co/a/b").2, None);
         assert_eq!(hub_of("hf.co/a/b:latest").2, None);
-        assert_eq!(hub_of("https://huggingface.co/a/b/resolve/main/m.gguf?download=true").2.unwrap(), "m.gguf");
+        assert_eq!(
+            hub_of("https://huggingface.co/a/b/resolve/main/m.gguf?download=true").2.unwrap(),
+            "m.gguf"
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["", "x", "hf.co/a", "hf.co/../b", "hf.co/a/b:c/d", "https://h/x.bin", "ftp://h/x.gguf", "a/b/c"] {
+        for bad in
+            ["", "x", "hf.co/a", "hf.co/../b", "hf.co/a/b:c/d", "https://h/x.bin", "ftp://h/x.gguf", "a/b/c"]
+        {
             assert!(PullReference::parse(bad).is_err(), "{bad}");
         }
         assert!(PullReference::parse(&"a/".repeat(4000)).is_err());

@@ -42,6 +42,17 @@ impl Shared {
     }
 }
 
+/// What became of a job given to a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It has its place.
+    Queued,
+    /// There is no place.
+    Full,
+    /// The engine has ended.
+    Ended,
+}
+
 /// The handle to a loaded model. Dropping the last one ends its thread once all jobs are answered.
 #[derive(Debug)]
 pub(super) struct Runner {
@@ -74,7 +85,8 @@ impl Runner {
         // When the thread cannot be started, the dropped sender says so.
         let spawned = thread.spawn(move || {
             let built = catch_unwind(AssertUnwindSafe(|| shared.loader.build(&entry)));
-            let built = built.unwrap_or_else(|_| Err("the loader failed; this is a defect in Potluck".into()));
+            let built =
+                built.unwrap_or_else(|_| Err("the loader failed; this is a defect in Potluck".into()));
             let Built { core, frontend, device, weights, cache } = match built {
                 Ok(built) => built,
                 Err(reason) => {
@@ -104,12 +116,26 @@ impl Runner {
                 return;
             }
             let most = shared.most();
-            let setup = Setup { commands: inbox, gauge, cells: shared.cells, runtime, parallel: shared.parallel, most };
+            let setup = Setup {
+                commands: inbox,
+                gauge,
+                cells: shared.cells,
+                runtime,
+                parallel: shared.parallel,
+                most,
+            };
             let run = catch_unwind(AssertUnwindSafe(|| Scheduler::new(core, setup).run()));
             match run {
                 Ok(Ok(())) => tracing::debug!(model = name, "unloaded"),
-                Ok(Err(reason)) => tracing::error!(model = name, reason, "the engine failed; the model is loaded again on its next use"),
-                Err(_) => tracing::error!(model = name, "the engine thread broke; the model is loaded again on its next use"),
+                Ok(Err(reason)) => tracing::error!(
+                    model = name,
+                    reason,
+                    "the engine failed; the model is loaded again on its next use"
+                ),
+                Err(_) => tracing::error!(
+                    model = name,
+                    "the engine thread broke; the model is loaded again on its next use"
+                ),
             }
             end.send_replace(true);
             shared.idle.notify_one();
@@ -120,17 +146,21 @@ impl Runner {
         loaded
     }
 
-    /// Queues a job. Gives it back when the engine has ended.
-    pub(super) fn send(&self, work: Work) -> Result<(), Option<Work>> {
-        self.commands.try_send(Command::Run(Box::new(work))).map_err(|error| match error {
-            TrySendError::Disconnected(Command::Run(work)) => Some(*work),
-            TrySendError::Full(_) => None,
-        })
+    /// Queues a job.
+    pub(super) fn send(&self, work: Work) -> Sent {
+        if self.has_ended() {
+            return Sent::Ended;
+        }
+        match self.commands.try_send(Command::Run(Box::new(work))) {
+            Ok(()) => Sent::Queued,
+            Err(TrySendError::Full(_)) => Sent::Full,
+            Err(TrySendError::Disconnected(_)) => Sent::Ended,
+        }
     }
 
-    /// Whether the engine's thread has ended.
+    /// Whether the engine's thread has ended, or is about to because the engine failed.
     pub(super) fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.gauge.broken.load(Ordering::Acquire) || *self.ended.borrow()
     }
 
     /// Turns true when the engine's thread has ended and its memory is free.
@@ -159,7 +189,9 @@ impl Runner {
         let since = self.gauge.last_used().elapsed();
         match self.keep_alive() {
             KeepAlive::Forever => None,
-            KeepAlive::For(_) if !self.used.load(Ordering::Relaxed) => Some(FIRST_USE.saturating_sub(self.loaded.elapsed())),
+            KeepAlive::For(_) if !self.used.load(Ordering::Relaxed) => {
+                Some(FIRST_USE.saturating_sub(self.loaded.elapsed()))
+            }
             KeepAlive::For(time) => Some(time.saturating_sub(since)),
         }
     }

@@ -15,7 +15,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use potluck_kernels::{backend::PAGE, engine::kv::PagePool};
@@ -27,11 +27,14 @@ use super::{
     lease::Gauge,
 };
 use crate::job::{FinishReason, JobError};
-use sequence::{Constraint, Sequence};
 pub(super) use sequence::Work;
+use sequence::{Constraint, Sequence};
 
 /// How long to sleep when every sequence waits for its reader.
 const NAP: Duration = Duration::from_millis(4);
+
+/// How long a failed engine waits for jobs that are on their way to it.
+const BREAK_OFF: Duration = Duration::from_secs(2);
 
 /// What a scheduler is told.
 pub(super) enum Command {
@@ -73,7 +76,18 @@ impl<C: Core> Scheduler<C> {
         let parallel = setup.parallel.min(core.max_outputs()).min(core.max_batch()).max(1);
         let grammar = GrammarWorker::new(setup.most);
         let (waiting, running) = (VecDeque::new(), Vec::new());
-        Self { core, pool, setup, parallel, waiting, running, grammar, pace: step::Pace::default(), next_id: 0, open: true }
+        Self {
+            core,
+            pool,
+            setup,
+            parallel,
+            waiting,
+            running,
+            grammar,
+            pace: step::Pace::default(),
+            next_id: 0,
+            open: true,
+        }
     }
 
     /// Works until the command channel is closed and everything is answered, or the engine fails.
@@ -97,10 +111,29 @@ impl<C: Core> Scheduler<C> {
                 Ok(true) => {}
                 Ok(false) => self.nap(),
                 Err(reason) => {
-                    self.end_all(&JobError::Internal { reason: reason.clone() });
-                    self.report();
+                    self.break_off(&reason);
                     return Err(reason);
                 }
+            }
+        }
+    }
+
+    /// The engine failed: everyone is told, those included whose jobs are still on their way here.
+    fn break_off(&mut self, reason: &str) {
+        let gauge = self.setup.gauge.clone();
+        gauge.broken.store(true, Ordering::Release);
+        let error = JobError::Internal { reason: reason.to_owned() };
+        let began = Instant::now();
+        loop {
+            self.end_all(&error);
+            self.report();
+            if gauge.leased.load(Ordering::Acquire) == 0 || began.elapsed() > BREAK_OFF {
+                return;
+            }
+            match self.setup.commands.recv_timeout(NAP) {
+                Ok(command) => self.accept(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -293,6 +326,3 @@ impl<C: Core> Scheduler<C> {
         self.setup.gauge.waiting.store(self.waiting.len(), Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;

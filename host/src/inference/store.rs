@@ -99,7 +99,11 @@ pub(super) struct Store {
 
 impl Store {
     /// Makes the folders and checks the given files.
-    pub(super) fn open(home: &Path, models: &[String], caches: Option<CacheRoots>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        home: &Path,
+        models: &[String],
+        caches: Option<CacheRoots>,
+    ) -> Result<Self, StoreError> {
         let root = home.join("models");
         for folder in ["blobs", "manifests", "partial"] {
             let folder = root.join(folder);
@@ -133,8 +137,8 @@ impl Store {
     /// Records a pulled model whose blob is in place.
     pub(super) fn record(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.manifest(&manifest.name);
-        let json = serde_json::to_vec_pretty(manifest)
-            .map_err(|e| StoreError::io(&path, &io::Error::other(e)))?;
+        let json =
+            serde_json::to_vec_pretty(manifest).map_err(|e| StoreError::io(&path, &io::Error::other(e)))?;
         let partial = path.with_extension("partial");
         fs::write(&partial, json)
             .and_then(|()| fs::rename(&partial, &path))
@@ -152,7 +156,9 @@ impl Store {
     pub(super) fn list(&self) -> Arc<Vec<ModelEntry>> {
         {
             let listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((at, list)) = listing.as_ref() && at.elapsed() < FRESH {
+            if let Some((at, list)) = listing.as_ref()
+                && at.elapsed() < FRESH
+            {
                 return list.clone();
             }
         }
@@ -178,7 +184,8 @@ impl Store {
 
     fn read_manifest(&self, path: &Path) -> Option<(PathBuf, ModelEntry)> {
         let json = path.extension()? == "json" && fs::metadata(path).ok()?.len() <= MAX_MANIFEST;
-        let manifest: Manifest = json.then(|| serde_json::from_slice(&fs::read(path).ok()?).ok()).flatten()?;
+        let manifest: Manifest =
+            json.then(|| serde_json::from_slice(&fs::read(path).ok()?).ok()).flatten()?;
         let digest = super::caches::digest_of(&manifest.digest)?;
         let blob = self.blob(&digest);
         let meta = fs::metadata(&blob).ok().filter(fs::Metadata::is_file)?;
@@ -316,7 +323,8 @@ fn choose(name: &str, all: &[ModelEntry]) -> Result<ModelEntry, StoreError> {
         let mut files: Vec<&ModelEntry> = Vec::new();
         for entry in found {
             // The same bytes under two names are no ambiguity: the first place wins.
-            let same = |o: &&ModelEntry| o.digest.is_some() && o.digest == entry.digest || o.path == entry.path;
+            let same =
+                |o: &&ModelEntry| o.digest.is_some() && o.digest == entry.digest || o.path == entry.path;
             if !files.iter().any(same) {
                 files.push(entry);
             }
@@ -369,8 +377,17 @@ mod tests {
 
     #[test]
     fn names_are_forgiving_but_never_guessed() {
-        let all: Vec<_> = ["guide", "bart/Qwen2.5-0.5B-GGUF:Q4_K_M", "bart/Qwen2.5-0.5B-GGUF:Q8_0", "a/Tiny-GGUF:F32",
-            "llama3:latest", "llama3:8b", "qwen3:4b"].map(named).into();
+        let all: Vec<_> = [
+            "guide",
+            "bart/Qwen2.5-0.5B-GGUF:Q4_K_M",
+            "bart/Qwen2.5-0.5B-GGUF:Q8_0",
+            "a/Tiny-GGUF:F32",
+            "llama3:latest",
+            "llama3:8b",
+            "qwen3:4b",
+        ]
+        .map(named)
+        .into();
         let get = |name: &str| choose(name, &all).map(|e| e.name);
         assert_eq!(get("Guide").unwrap(), "guide");
         assert_eq!(get("guide:latest").unwrap(), "guide");
@@ -398,7 +415,13 @@ mod tests {
         let digest = "cd".repeat(32);
         fs::write(store.blob(&digest), b"GGUF").unwrap();
         for name in ["u/r:Q4_0", "u/r2:Q4_0"] {
-            let manifest = Manifest { name: name.into(), digest: digest.clone(), size: 4, source: "t".into(), pulled_at: 7 };
+            let manifest = Manifest {
+                name: name.into(),
+                digest: digest.clone(),
+                size: 4,
+                source: "t".into(),
+                pulled_at: 7,
+            };
             store.record(&manifest).unwrap();
         }
         fs::write(dir.path().join("models/manifests/bad.json"), b"{").unwrap();

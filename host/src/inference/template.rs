@@ -103,9 +103,7 @@ impl ChatTemplate {
         environment.add_filter("tojson", python::tojson);
         environment.add_global("bos_token", words.bos.as_str());
         environment.add_global("eos_token", words.eos.as_str());
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(|e| TemplateError::Syntax(describe(&e)))?;
+        environment.add_template_owned(NAME, source).map_err(|e| TemplateError::Syntax(describe(&e)))?;
         Ok(Self { environment, guard: Guard::new(&words.controls) })
     }
 
@@ -134,7 +132,8 @@ impl ChatTemplate {
     fn run(&self, context: &Json) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME).map_err(|e| refuse(&e))?;
         let mut out = Capped::default();
-        let result = template.render_captured_to(Value::from(minijinja::value::Serde(context)), &mut out).map(drop);
+        let result =
+            template.render_captured_to(Value::from(minijinja::value::Serde(context)), &mut out).map(drop);
         if out.full {
             return Err(TemplateError::Runaway("produces more than 64 MiB of text"));
         }

@@ -102,11 +102,11 @@ impl Home {
             }
             Err(TryLockError::Error(source)) => return Err(HomeError::Io { path: lock_path, source }),
         }
-        let node_id = kept(&path.join(ID), || Uuid::now_v7().simple().to_string()).map_err(failed(&path.join(ID)))?;
-        let admin_token = kept(&path.join(TOKEN), || {
-            format!("pl-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
-        })
-        .map_err(failed(&path.join(TOKEN)))?;
+        let node_id =
+            kept(&path.join(ID), || Uuid::now_v7().simple().to_string()).map_err(failed(&path.join(ID)))?;
+        let admin_token =
+            kept(&path.join(TOKEN), || format!("pl-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
+                .map_err(failed(&path.join(TOKEN)))?;
         Ok(Self { path, node_id, admin_token, owned, _lock: lock })
     }
 

@@ -10,11 +10,17 @@ use std::{
 pub fn explain(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         ErrorKind::AddrInUse => {
-            let who = owner(address.port()).map_or_else(String::new, |(pid, name)| format!(" by {name} (process {pid})"));
-            format!("the port is in use{who}; stop that program, or pass --listen {}:0 for any free port", address.ip())
+            let who = owner(address.port())
+                .map_or_else(String::new, |(pid, name)| format!(" by {name} (process {pid})"));
+            format!(
+                "the port is in use{who}; stop that program, or pass --listen {}:0 for any free port",
+                address.ip()
+            )
         }
         ErrorKind::AddrNotAvailable => format!("{error}; the address is not one of this machine's"),
-        ErrorKind::PermissionDenied => format!("{error}; ports below 1024 need rights that this user does not have"),
+        ErrorKind::PermissionDenied => {
+            format!("{error}; ports below 1024 need rights that this user does not have")
+        }
         _ => error.to_string(),
     }
 }

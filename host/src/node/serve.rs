@@ -39,7 +39,12 @@ impl Limits {
 }
 
 /// Serves until `stopped` turns true, then lets connections end.
-pub(super) async fn run(listener: TcpListener, router: Router, limits: Limits, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    mut stopped: watch::Receiver<bool>,
+) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -64,7 +69,8 @@ pub(super) async fn run(listener: TcpListener, router: Router, limits: Limits, m
         while connections.try_join_next().is_some() {}
     }
     drop(listener);
-    let ended = tokio::time::timeout(LINGER, async { while connections.join_next().await.is_some() {} }).await;
+    let ended =
+        tokio::time::timeout(LINGER, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         connections.shutdown().await;
     }

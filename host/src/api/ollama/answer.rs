@@ -75,7 +75,9 @@ pub(super) async fn generate(
         }
     }
     if fields.array("context")?.is_some_and(|tokens| !tokens.is_empty()) {
-        return Err(ApiError::invalid("context", "is not possible; send the conversation to /api/chat").into());
+        return Err(
+            ApiError::invalid("context", "is not possible; send the conversation to /api/chat").into()
+        );
     }
     let system = fields.string("system")?.filter(|text| !text.is_empty());
     let raw = fields.bool("raw")?.unwrap_or(false);

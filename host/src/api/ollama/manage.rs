@@ -19,8 +19,9 @@ use super::{
         time::rfc3339,
     },
     named,
+    summary::summary,
 };
-use crate::inference::{ModelDetails, ModelEntry, PullError, PullProgress};
+use crate::inference::{ModelEntry, PullError, PullProgress};
 
 /// The version of Ollama whose protocol is spoken; clients compare it with what they need.
 const OLLAMA: &str = "0.12.0";
@@ -30,47 +31,23 @@ pub(super) async fn version() -> Json<Value> {
 }
 
 pub(super) async fn tags(State(api): State<Api>) -> Json<Value> {
-    let models: Vec<_> = api.desk.models().await.iter().map(|entry| describe(entry, None)).collect();
+    let mut models = Vec::new();
+    for entry in api.desk.models().await {
+        models.push(describe(&api, &entry).await);
+    }
     Json(json!({"models": models}))
 }
 
 /// One model of a listing.
-fn describe(entry: &ModelEntry, details: Option<&ModelDetails>) -> Value {
+async fn describe(api: &Api, entry: &ModelEntry) -> Value {
     json!({
         "name": entry.name,
         "model": entry.name,
         "modified_at": rfc3339(Duration::from_secs(entry.modified)),
         "size": entry.size,
         "digest": entry.digest.clone().unwrap_or_default(),
-        "details": summary(details),
+        "details": api.summaries.of(api.desk.as_ref(), entry).await,
     })
-}
-
-fn summary(details: Option<&ModelDetails>) -> Value {
-    match details {
-        None => json!({
-            "parent_model": "", "format": "gguf", "family": "", "families": [],
-            "parameter_size": "", "quantization_level": "",
-        }),
-        Some(details) => json!({
-            "parent_model": "",
-            "format": "gguf",
-            "family": details.architecture,
-            "families": [details.architecture],
-            "parameter_size": count(details.parameters),
-            "quantization_level": details.quantization,
-        }),
-    }
-}
-
-/// A number of weights as model cards write it: `494.0M`, `1.2B`.
-fn count(parameters: u64) -> String {
-    let number = parameters as f64;
-    match parameters {
-        0..1_000_000 => format!("{:.1}K", number / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}M", number / 1e6),
-        _ => format!("{:.1}B", number / 1e9),
-    }
 }
 
 pub(super) async fn show(State(api): State<Api>, request: Request) -> Result<Json<Value>, Ollama> {
@@ -92,24 +69,19 @@ pub(super) async fn ps(State(api): State<Api>) -> Json<Value> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Ollama's way of saying never.
     let never = Duration::from_secs(100 * 365 * 86_400);
-    let models: Vec<_> = api
-        .desk
-        .loaded()
-        .await
-        .iter()
-        .map(|loaded| {
-            let on_gpu = !loaded.device.to_ascii_lowercase().starts_with("cpu");
-            let bytes = loaded.weights_bytes + loaded.cache_bytes;
-            let mut line = describe(&loaded.entry, None);
-            if let Some(map) = line.as_object_mut() {
-                map.insert("size".into(), bytes.into());
-                map.insert("size_vram".into(), (if on_gpu { bytes } else { 0 }).into());
-                map.insert("context_length".into(), loaded.context.into());
-                map.insert("expires_at".into(), rfc3339(now + loaded.expires_in.unwrap_or(never)).into());
-            }
-            line
-        })
-        .collect();
+    let mut models = Vec::new();
+    for loaded in api.desk.loaded().await {
+        let on_gpu = !loaded.device.to_ascii_lowercase().starts_with("cpu");
+        let bytes = loaded.weights_bytes + loaded.cache_bytes;
+        let mut line = describe(&api, &loaded.entry).await;
+        if let Some(map) = line.as_object_mut() {
+            map.insert("size".into(), bytes.into());
+            map.insert("size_vram".into(), (if on_gpu { bytes } else { 0 }).into());
+            map.insert("context_length".into(), loaded.context.into());
+            map.insert("expires_at".into(), rfc3339(now + loaded.expires_in.unwrap_or(never)).into());
+        }
+        models.push(line);
+    }
     Json(json!({"models": models}))
 }
 
@@ -134,11 +106,11 @@ pub(super) async fn pull(
     let streamed = fields.bool("stream")?.unwrap_or(true);
     fields.log_unknown("ollama");
     let mut progress = api.desk.pull(&name);
-    let first = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped))?;
+    let first = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
     if !streamed {
         let mut step = first;
         while !matches!(step, PullProgress::Success { .. }) {
-            step = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped))?;
+            step = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
         }
         return Ok(Json(json!({"status": "success"})).into_response());
     }
@@ -156,7 +128,7 @@ pub(super) async fn pull(
             if last {
                 return Ok::<(), Gone>(());
             }
-            step = progress.recv().await.unwrap_or_else(|| Err(PullError::Stopped));
+            step = progress.recv().await.unwrap_or(Err(PullError::Stopped));
         }
     }))
 }
@@ -167,7 +139,8 @@ fn status(step: &PullProgress) -> Vec<Value> {
         PullProgress::Resolving { .. } => vec![json!({"status": "pulling manifest"})],
         PullProgress::Downloading { file, digest, completed, total } => {
             let what = digest.as_deref().map_or(file.as_str(), |digest| digest.get(..12).unwrap_or(digest));
-            let mut line = json!({"status": format!("pulling {what}"), "total": total, "completed": completed});
+            let mut line =
+                json!({"status": format!("pulling {what}"), "total": total, "completed": completed});
             // Clients key their progress bars by digest.
             let key = digest.as_ref().map_or_else(|| file.clone(), |digest| format!("sha256:{digest}"));
             if let Some(map) = line.as_object_mut() {

@@ -48,8 +48,12 @@ pub(super) async fn create(
     let input = input(&mut fields)?;
     let has_tools = matches!(&input, Input::Chat { tools, .. } if !tools.is_empty());
     fields.log_unknown("openai");
-    let replies = ask.submit(&api, &[input]).await?;
-    let head = Head { id: format!("chatcmpl-{}", Uuid::now_v7().simple()), created: unix_now(), model: ask.model.clone() };
+    let replies = ask.submit(&api, "messages", &[input]).await?;
+    let head = Head {
+        id: format!("chatcmpl-{}", Uuid::now_v7().simple()),
+        created: unix_now(),
+        model: ask.model.clone(),
+    };
     let outcome = if ask.stream {
         let waiting = replies.into_iter().map(|reply| Running::begin(&api, reply));
         match futures::future::try_join_all(waiting).await {
@@ -265,7 +269,10 @@ fn input(fields: &mut Fields) -> Result<Input, ApiError> {
         Some(Value::String(word)) if word == "auto" => {}
         Some(Value::String(word)) if word == "none" => tools.clear(),
         Some(_) => {
-            return Err(ApiError::invalid("tool_choice", "only auto and none are possible; the model cannot be forced"));
+            return Err(ApiError::invalid(
+                "tool_choice",
+                "only auto and none are possible; the model cannot be forced",
+            ));
         }
     }
     let template_vars = match fields.object("chat_template_kwargs")? {
@@ -284,7 +291,9 @@ fn read_message(index: usize, value: Value) -> Result<Message, ApiError> {
         Some(Value::String(role)) if ["system", "user", "assistant", "tool"].contains(&role.as_str()) => role,
         Some(Value::String(role)) if role == "developer" => "system".into(),
         Some(Value::String(role)) if role == "function" => "tool".into(),
-        _ => return Err(ApiError::invalid(at(".role"), "must be system, developer, user, assistant or tool")),
+        _ => {
+            return Err(ApiError::invalid(at(".role"), "must be system, developer, user, assistant or tool"));
+        }
     };
     let content = match map.shift_remove("content") {
         Some(Value::String(text)) => text,

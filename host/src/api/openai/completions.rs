@@ -47,7 +47,11 @@ pub(super) async fn create(
         return Err(ApiError::invalid("best_of", "must equal n; choices are not ranked here").into());
     }
     if fields.string("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::invalid("suffix", "is not possible; models here continue text, they do not fill in").into());
+        return Err(ApiError::invalid(
+            "suffix",
+            "is not possible; models here continue text, they do not fill in",
+        )
+        .into());
     }
     let prompts = prompts(fields.take("prompt"))?;
     if echo && ask.logprobs.is_some() {
@@ -57,7 +61,7 @@ pub(super) async fn create(
         return Err(ApiError::invalid("echo", "is not possible for prompts of token ids").into());
     }
     fields.log_unknown("openai");
-    let replies = ask.submit(&api, &prompts).await?;
+    let replies = ask.submit(&api, "prompt", &prompts).await?;
     let echoes: Vec<String> = prompts
         .iter()
         .flat_map(|prompt| {
@@ -176,7 +180,8 @@ impl Writer {
         loop {
             match running.next(&self.api).await {
                 Ok(Step::Text(text, logprobs)) => {
-                    let found = (self.logprobs && !logprobs.is_empty()).then(|| text_logprobs(&logprobs, offset));
+                    let found =
+                        (self.logprobs && !logprobs.is_empty()).then(|| text_logprobs(&logprobs, offset));
                     offset += logprobs.iter().map(|token| token.token.chars().count()).sum::<usize>();
                     if !text.is_empty() || found.is_some() {
                         pump.send(&self.chunk(index, &text, found, None)).await?;
@@ -244,8 +249,12 @@ mod tests {
         assert_eq!(prompts(Some(json!("a"))).unwrap(), [text("a")]);
         assert_eq!(prompts(Some(json!(["a", "b"]))).unwrap(), [text("a"), text("b")]);
         assert_eq!(prompts(Some(json!([1, 2]))).unwrap(), [Input::Tokens(vec![1, 2])]);
-        assert_eq!(prompts(Some(json!([[1], [2]]))).unwrap(), [Input::Tokens(vec![1]), Input::Tokens(vec![2])]);
-        for wrong in [json!([]), json!(1), json!({}), json!([-1]), json!([1.5]), json!(["a", 1]), json!([[]])] {
+        assert_eq!(
+            prompts(Some(json!([[1], [2]]))).unwrap(),
+            [Input::Tokens(vec![1]), Input::Tokens(vec![2])]
+        );
+        for wrong in [json!([]), json!(1), json!({}), json!([-1]), json!([1.5]), json!(["a", 1]), json!([[]])]
+        {
             assert_eq!(prompts(Some(wrong.clone())).unwrap_err().param.as_deref(), Some("prompt"), "{wrong}");
         }
         assert!(prompts(None).is_err());

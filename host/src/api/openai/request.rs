@@ -69,10 +69,18 @@ impl Ask {
         self.max_tokens.get_or_insert(tokens);
     }
 
-    /// Submits every choice of every input, in order.
-    pub(super) async fn submit(&self, api: &Api, inputs: &[Input]) -> Result<Vec<Reply>, ApiError> {
+    /// Submits every choice of every input, in order. `field` is what the surface calls the input.
+    pub(super) async fn submit(
+        &self,
+        api: &Api,
+        field: &str,
+        inputs: &[Input],
+    ) -> Result<Vec<Reply>, ApiError> {
         if inputs.len().saturating_mul(self.n) > JOBS {
-            return Err(ApiError::invalid("prompt", format!("at most {JOBS} prompts times choices are possible")));
+            return Err(ApiError::invalid(
+                "prompt",
+                format!("at most {JOBS} prompts times choices are possible"),
+            ));
         }
         let mut replies = Vec::new();
         for input in inputs {
@@ -89,7 +97,7 @@ impl Ask {
                     logprobs: self.logprobs,
                     keep_alive: self.keep_alive,
                 };
-                replies.push(api.submit(job).await?);
+                replies.push(api.submit(job).await.map_err(|error| rename(error, field))?);
             }
         }
         Ok(replies)
@@ -103,7 +111,10 @@ pub(in crate::api) fn keep_alive(fields: &mut Fields) -> Result<Option<KeepAlive
         Some(Value::String(text)) => text,
         Some(Value::Number(number)) => number.to_string(),
         Some(other) => {
-            return Err(ApiError::invalid("keep_alive", format!("must be seconds or a duration like 5m, not {other}")));
+            return Err(ApiError::invalid(
+                "keep_alive",
+                format!("must be seconds or a duration like 5m, not {other}"),
+            ));
         }
     };
     crate::config::value::parse_keep_alive(&text)

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Response, header::CONTENT_RANGE};
+use reqwest::{
+    Response,
+    header::{CONTENT_RANGE, ETAG},
+};
 use tokio::{
     fs::{File, OpenOptions},
     io::AsyncWriteExt,
@@ -30,6 +33,8 @@ pub(super) struct Download<'a> {
     pub(super) target: &'a Target,
     pub(super) partial: &'a Path,
     pub(super) progress: &'a Progress,
+    /// Of a file whose digest nobody promised: what the server calls this version of it, and its length.
+    pub(super) version: Option<(String, u64)>,
 }
 
 /// How a try ended.
@@ -41,8 +46,8 @@ enum End {
 
 impl Download<'_> {
     /// Downloads until the file is as long as it must be.
-    pub(super) async fn run(&self) -> Result<(), PullError> {
-        let settings = &self.web.settings;
+    pub(super) async fn run(&mut self) -> Result<(), PullError> {
+        let settings = self.web.settings.clone();
         let mut idle = 0;
         loop {
             let (reason, new, wait) = match self.attempt().await? {
@@ -76,7 +81,7 @@ impl Download<'_> {
     }
 
     /// One request and its body.
-    async fn attempt(&self) -> Result<End, PullError> {
+    async fn attempt(&mut self) -> Result<End, PullError> {
         let mut have = self.have().await;
         match self.target.size {
             Some(size) if have == size && size > 0 => return Ok(End::Complete),
@@ -85,21 +90,25 @@ impl Download<'_> {
                 self.discard().await?;
                 have = 0;
             }
-            // Without a promised length or digest nothing says that the old part fits the new file.
-            None if have > 0 => {
+            // Nothing says that an old part fits, unless it came in this very pull and the version has a name.
+            None if have > 0 && self.version.is_none() => {
                 self.discard().await?;
                 have = 0;
             }
             _ => {}
         }
-        if let Some(size) = self.target.size {
-            self.check_space(size - have)?;
+        let size = self.target.size.or(self.version.as_ref().map(|(_, size)| *size));
+        let version =
+            self.version.as_ref().filter(|_| self.target.size.is_none()).map(|(name, _)| name.clone());
+        if let Some(size) = size {
+            self.check_space(size.saturating_sub(have))?;
         }
-        let response = match self.web.get(&self.target.url, (have > 0).then_some(have)).await {
-            Ok(response) => response,
-            Err(Failure::Again(reason, wait)) => return Ok(End::Broken(reason, 0, wait)),
-            Err(Failure::Final(error)) => return Err(error),
-        };
+        let response =
+            match self.web.get(&self.target.url, (have > 0).then_some(have), version.as_deref()).await {
+                Ok(response) => response,
+                Err(Failure::Again(reason, wait)) => return Ok(End::Broken(reason, 0, wait)),
+                Err(Failure::Final(error)) => return Err(error),
+            };
         let (start, total) = match response.status().as_u16() {
             206 => self.check_range(&response, have)?,
             416 => {
@@ -111,14 +120,19 @@ impl Download<'_> {
             }
             _ => (0, response.content_length()),
         };
-        if let (Some(said), Some(size)) = (total, self.target.size)
+        let promised = if start > 0 { size } else { self.target.size };
+        if let (Some(said), Some(size)) = (total, promised)
             && said != size
         {
             return Err(self.protocol(format!("a length of {said} bytes, {size} were promised")));
         }
         let total = self.target.size.or(total);
-        if self.target.size.is_none() {
-            self.check_space(total.unwrap_or(0).saturating_sub(start))?;
+        if self.target.size.is_none() && start == 0 {
+            self.check_space(total.unwrap_or(0))?;
+            let name = response.headers().get(ETAG).and_then(|v| v.to_str().ok());
+            // Only a strong name promises equal bytes.
+            let name = name.filter(|n| n.starts_with('"')).map(str::to_owned);
+            self.version = name.zip(total);
         }
         self.receive(response, start, total).await
     }
@@ -144,7 +158,12 @@ impl Download<'_> {
         }
     }
 
-    async fn receive(&self, mut response: Response, start: u64, total: Option<u64>) -> Result<End, PullError> {
+    async fn receive(
+        &self,
+        mut response: Response,
+        start: u64,
+        total: Option<u64>,
+    ) -> Result<End, PullError> {
         let mut file = self.open(start).await?;
         let most = total.unwrap_or(MAX_SIZE);
         let mut have = start;
@@ -187,7 +206,11 @@ impl Download<'_> {
     async fn open(&self, start: u64) -> Result<File, PullError> {
         let mut options = OpenOptions::new();
         options.create(true).write(true);
-        if start > 0 { options.append(true) } else { options.truncate(true) };
+        if start > 0 {
+            options.append(true)
+        } else {
+            options.truncate(true)
+        };
         options.open(self.partial).await.map_err(|e| self.io(&e))
     }
 

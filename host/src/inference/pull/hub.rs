@@ -2,7 +2,7 @@
 
 use reqwest::{
     Client, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE},
 };
 use serde::Deserialize;
 
@@ -45,7 +45,8 @@ pub(super) enum Failure {
 
 impl Web {
     pub(super) fn new(settings: Settings) -> Result<Self, PullError> {
-        let failed = |reason: String| PullError::Network { url: settings.endpoint.clone(), reason, completed: 0 };
+        let failed =
+            |reason: String| PullError::Network { url: settings.endpoint.clone(), reason, completed: 0 };
         // Installed once per process; later calls find it there.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
@@ -59,8 +60,13 @@ impl Web {
         Ok(Self { client, settings, origin })
     }
 
-    /// A GET that follows redirects by itself. `range`: the first byte wanted.
-    pub(super) async fn get(&self, url: &str, range: Option<u64>) -> Result<Response, Failure> {
+    /// A GET that follows redirects by itself. `range`: the first byte wanted, if the file is still this version.
+    pub(super) async fn get(
+        &self,
+        url: &str,
+        range: Option<u64>,
+        version: Option<&str>,
+    ) -> Result<Response, Failure> {
         let protocol = |url: &Url, reason: &str| {
             Failure::Final(PullError::Protocol { url: shown(url), reason: reason.to_owned() })
         };
@@ -69,13 +75,17 @@ impl Web {
         })?;
         for _ in 0..MAX_HOPS {
             let mut headers = HeaderMap::new();
-            if let Some(token) = self.settings.token.as_ref().filter(|_| self.origin == Some(url_origin::of(&at))) {
+            if let Some(token) =
+                self.settings.token.as_ref().filter(|_| self.origin == Some(url_origin::of(&at)))
+            {
                 let value = HeaderValue::from_str(&format!("Bearer {token}"));
                 headers.extend(value.ok().map(|v| (AUTHORIZATION, v)));
             }
             if let Some(first) = range {
                 let value = HeaderValue::from_str(&format!("bytes={first}-"));
                 headers.extend(value.ok().map(|v| (RANGE, v)));
+                let version = version.and_then(|v| HeaderValue::from_str(v).ok());
+                headers.extend(version.map(|v| (IF_RANGE, v)));
             }
             let response = self.client.get(at.clone()).headers(headers).send().await;
             let response = response.map_err(|e| Failure::Again(describe(&e), None))?;
@@ -83,9 +93,12 @@ impl Web {
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
                 return refuse(response, &at);
             }
-            let next = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| at.join(l).ok());
+            let next =
+                response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| at.join(l).ok());
             let next = next.ok_or_else(|| protocol(&at, "a redirect without a usable address"))?;
-            if !matches!(next.scheme(), "https" | "http") || (at.scheme() == "https" && next.scheme() == "http") {
+            if !matches!(next.scheme(), "https" | "http")
+                || (at.scheme() == "https" && next.scheme() == "http")
+            {
                 return Err(protocol(&at, "a redirect from https to something less safe"));
             }
             at = next;
@@ -129,11 +142,13 @@ impl Web {
         let url = format!("{}/api/models/{user}/{repo}/tree/main?recursive=true", self.settings.endpoint);
         let mut tries = 0;
         loop {
-            let failure = match self.get(&url, None).await {
+            let failure = match self.get(&url, None, None).await {
                 Ok(response) => match self.body(response).await {
                     Ok(bytes) => {
-                        return serde_json::from_slice(&bytes)
-                            .map_err(|e| PullError::Protocol { url, reason: format!("no list of files: {e}") });
+                        return serde_json::from_slice(&bytes).map_err(|e| PullError::Protocol {
+                            url,
+                            reason: format!("no list of files: {e}"),
+                        });
                     }
                     Err(failure) => failure,
                 },
@@ -201,7 +216,8 @@ fn refuse(response: Response, url: &Url) -> Result<Response, Failure> {
         status @ (401 | 403) => Err(Failure::Final(PullError::Forbidden { host, what, status })),
         404 | 410 => Err(Failure::Final(PullError::NotFound { host, what })),
         status @ (408 | 425 | 429 | 500..=599) => {
-            let header = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+            let header =
+                response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
             let wait = header.map(|s| std::time::Duration::from_secs(s.min(60)));
             Err(Failure::Again(format!("{host} answers {status}"), wait))
         }
@@ -242,7 +258,11 @@ struct Lfs {
 }
 
 /// The file that was asked for, or the one most people want.
-pub(super) fn pick<'a>(repo: &str, files: &'a [Listed], asked: Option<&str>) -> Result<&'a Listed, PullError> {
+pub(super) fn pick<'a>(
+    repo: &str,
+    files: &'a [Listed],
+    asked: Option<&str>,
+) -> Result<&'a Listed, PullError> {
     let name = |f: &Listed| f.path.rsplit('/').next().unwrap_or(&f.path).to_ascii_lowercase();
     let mut models: Vec<&Listed> =
         files.iter().filter(|f| name(f).ends_with(".gguf") && !name(f).contains("mmproj")).collect();
@@ -253,7 +273,9 @@ pub(super) fn pick<'a>(repo: &str, files: &'a [Listed], asked: Option<&str>) -> 
             let stem = |f: &Listed| quant::stem(&name(f)).to_owned();
             let by_quant = |f: &&&Listed| quant::of(&f.path).is_some_and(|q| q.eq_ignore_ascii_case(asked));
             let by_name = |f: &&&Listed| name(f) == want || stem(f) == want;
-            let by_end = |f: &&&Listed| stem(f).ends_with(&format!("-{want}")) || stem(f).ends_with(&format!(".{want}"));
+            let by_end = |f: &&&Listed| {
+                stem(f).ends_with(&format!("-{want}")) || stem(f).ends_with(&format!(".{want}"))
+            };
             let fits = models.iter().find(by_name).or_else(|| models.iter().find(by_quant));
             fits.or_else(|| models.iter().find(by_end)).copied()
         }

@@ -5,12 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use potluck_kernels::{
-    backend::PageId,
-    engine::kv::PagePool,
-    sample::Sampler,
-    tokenizer::Tokenizer,
-};
+use potluck_kernels::{backend::PageId, engine::kv::PagePool, sample::Sampler, tokenizer::Tokenizer};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::text::TextOut;
@@ -115,11 +110,6 @@ impl Sequence {
         self.events.is_closed() || stalled
     }
 
-    /// Whether a reader has to catch up first.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.is_some()
-    }
-
     /// Tokens that are not in the cache yet.
     pub(super) fn missing(&self) -> usize {
         self.tokens.len() - self.computed
@@ -162,9 +152,8 @@ impl Sequence {
     /// Tries again to send what was kept.
     pub(super) fn unblock(&mut self) {
         if let Some((event, since)) = self.blocked.take() {
-            match self.events.try_send(Ok(event)) {
-                Err(TrySendError::Full(Ok(event))) => self.blocked = Some((event, since)),
-                Ok(()) | Err(_) => {}
+            if let Err(TrySendError::Full(Ok(event))) = self.events.try_send(Ok(event)) {
+                self.blocked = Some((event, since));
             }
         }
     }

@@ -7,10 +7,7 @@ use potluck_kernels::{
     sample::SamplingError,
 };
 
-use super::{
-    Constraint, Scheduler, Sequence,
-    text::Pushed,
-};
+use super::{Constraint, Scheduler, Sequence, text::Pushed};
 use crate::{
     inference::{counters::add, engine::Core, grammar::GrammarWorker},
     job::{FinishReason, JobError},
@@ -18,6 +15,8 @@ use crate::{
 
 /// How long prompts may hold up the sequences that are being decoded.
 const PREFILL_TIME: Duration = Duration::from_millis(150);
+/// How long a step may take that nobody waits for: a new job and a cancelled one are seen after it.
+const ALONE_TIME: Duration = Duration::from_secs(3);
 
 /// How many prompt tokens the engine takes per second, as far as seen.
 #[derive(Debug, Default)]
@@ -36,10 +35,15 @@ impl Pace {
             if self.tokens_per_second == 0.0 { rate } else { 0.7 * self.tokens_per_second + 0.3 * rate };
     }
 
-    /// Prompt tokens for a step that others wait for.
+    /// Prompt tokens for a step; whole pages where it matters.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the caller")]
-    fn budget(&self) -> usize {
-        ((self.tokens_per_second * PREFILL_TIME.as_secs_f64()) as usize).max(PAGE)
+    fn budget(&self, alone: bool) -> usize {
+        if alone && self.tokens_per_second == 0.0 {
+            return 4 * PAGE;
+        }
+        let time = if alone { ALONE_TIME } else { PREFILL_TIME };
+        let tokens = (self.tokens_per_second * time.as_secs_f64()) as usize;
+        (tokens / PAGE * PAGE).max(PAGE)
     }
 }
 
@@ -98,7 +102,8 @@ impl<C: Core> Scheduler<C> {
                 self.pool.publish(known, &sequence.pages).map_err(|e| e.to_string())?;
             }
             let Some(row) = share.row else { continue };
-            let row = logits.get(row * vocab..(row + 1) * vocab).ok_or("the engine returned too few logits")?;
+            let row =
+                logits.get(row * vocab..(row + 1) * vocab).ok_or("the engine returned too few logits")?;
             if let Some(end) = advance(sequence, row, &mut self.grammar) {
                 ended.push((share.at, end));
             }
@@ -123,7 +128,7 @@ impl<C: Core> Scheduler<C> {
             }
         }
         let room = self.core.max_batch().saturating_sub(shares.len());
-        let budget = if shares.is_empty() { room } else { room.min(self.pace.budget()) };
+        let budget = room.min(self.pace.budget(shares.is_empty()));
         let wanted: Vec<usize> = prompts.iter().map(|&(_, missing)| missing).collect();
         for ((at, _), tokens) in prompts.into_iter().zip(split(&wanted, budget)) {
             if tokens > 0 {

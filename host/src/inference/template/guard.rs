@@ -55,9 +55,10 @@ impl Guard {
         // Text that uses all of them is hostile; it gets characters of the last block changed.
         let mask = Mask { block: unused.unwrap_or(0x10_8000) };
         let masked = match context {
-            Json::Object(fields) => {
-                fields.iter().map(|(k, v)| (k.clone(), self.replace(v, mask))).collect::<serde_json::Map<_, _>>()
-            }
+            Json::Object(fields) => fields
+                .iter()
+                .map(|(k, v)| (k.clone(), self.replace(v, mask)))
+                .collect::<serde_json::Map<_, _>>(),
             _ => serde_json::Map::new(),
         };
         Some((Json::Object(masked), mask))

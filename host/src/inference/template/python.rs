@@ -96,7 +96,17 @@ pub(super) fn strftime_now(format: &str) -> String {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -185,7 +195,10 @@ mod tests {
     #[test]
     fn dates_are_as_python_writes_them() {
         assert_eq!(strftime("%d %b %Y", 1_722_470_400), "01 Aug 2024");
-        assert_eq!(strftime("%A, %B %-d %Y %H:%M:%S %p %j", 951_825_599), "Tuesday, February 29 2000 11:59:59 AM 060");
+        assert_eq!(
+            strftime("%A, %B %-d %Y %H:%M:%S %p %j", 951_825_599),
+            "Tuesday, February 29 2000 11:59:59 AM 060"
+        );
         assert_eq!(strftime("100%% %q %", 0), "100% %q %");
     }
 }

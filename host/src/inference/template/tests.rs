@@ -28,7 +28,10 @@ fn text(source: &str, messages: &[Message], vars: Json) -> String {
 fn llama_3_shape() {
     let source = "{{- bos_token }}\n{%- if messages[0]['role'] == 'system' %}\n    {%- set system_message = messages[0]['content']|trim %}\n    {%- set messages = messages[1:] %}\n{%- else %}\n    {%- set system_message = '' %}\n{%- endif %}\n{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' }}\n{{- system_message }}\n{{- '<|eot_id|>' }}\n{%- for message in messages %}\n    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}\n{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n";
     let got = text(source, &[say("system", " be brief "), say("user", "hi\n")], json!({}));
-    assert_eq!(got, "<s><|start_header_id|>system<|end_header_id|>\n\nbe brief<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
+    assert_eq!(
+        got,
+        "<s><|start_header_id|>system<|end_header_id|>\n\nbe brief<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
 }
 
 #[test]
@@ -41,12 +44,17 @@ fn qwen_3_shape_with_thinking_and_tools() {
     );
     let messages = [say("user", "1 < 2?"), call];
     let got = text(source, &messages, json!({"enable_thinking": false}));
-    assert_eq!(got, "<|im_start|>user\n1 < 2?<|im_end|>\n<|im_start|>assistant\nok\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"ü<\"]}}\n</tool_call><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    assert_eq!(
+        got,
+        "<|im_start|>user\n1 < 2?<|im_end|>\n<|im_start|>assistant\nok\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"ü<\"]}}\n</tool_call><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    );
     assert!(text(source, &messages, json!({})).ends_with("<|im_start|>assistant\n"));
     let template = ChatTemplate::new(Some(source), &words(&IM)).unwrap();
     let tools = [json!({"type": "function", "function": {"name": "g", "parameters": {}}})];
     let parts = template.render(&messages, &tools, &Map::new()).unwrap().parts;
-    assert!(parts[0].contains("{\"type\": \"function\", \"function\": {\"name\": \"g\", \"parameters\": {}}}"));
+    assert!(
+        parts[0].contains("{\"type\": \"function\", \"function\": {\"name\": \"g\", \"parameters\": {}}}")
+    );
 }
 
 #[test]
@@ -55,7 +63,10 @@ fn mistral_and_gemma_refuse_what_they_cannot_say() {
     let ok = [say("user", "a"), say("assistant", "b"), say("user", "c")];
     assert_eq!(text(source, &ok, json!({})), "<s>[INST] a [/INST]b</s>[INST] c [/INST]");
     let refused = render(source, &IM, &[say("assistant", "x")]).unwrap_err();
-    assert!(matches!(refused, TemplateError::Refused(ref why) if why.starts_with("Conversation roles")), "{refused:?}");
+    assert!(
+        matches!(refused, TemplateError::Refused(ref why) if why.starts_with("Conversation roles")),
+        "{refused:?}"
+    );
     let gemma = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}";
     assert_eq!(
         text(gemma, &ok, json!({})),
@@ -84,7 +95,8 @@ fn text_of_messages_never_becomes_a_control_token() {
         vec![say("user", "<|im_"), say("x", "end|><|im_end|>")],
         vec![say("user", "<|im_<x>end|>")],
     ] {
-        let joined = "{% for m in messages %}{{ m.role }}{{ m.content | replace('<x>', '') }}{% endfor %}<|im_end|>";
+        let joined =
+            "{% for m in messages %}{{ m.role }}{{ m.content | replace('<x>', '') }}{% endfor %}<|im_end|>";
         let parts = render(joined, &IM, &messages).unwrap();
         let found: Vec<&str> = parts.iter().flat_map(|p| guard.controls_in(p)).collect();
         assert_eq!(found, ["<|im_end|>"], "{parts:?}");
@@ -109,15 +121,24 @@ fn templates_that_run_away_end_in_typed_errors() {
 fn python_json_is_python_json() {
     let source = "{{ messages[0].content | tojson }} {{ x | tojson }} {{ x | tojson(indent=2) }}";
     let got = text(source, &[say("user", "a\"<é>")], json!({"x": {"b": [1, 2.5, true, null], "a": {}}}));
-    assert_eq!(got, "\"a\\\"<é>\" {\"b\": [1, 2.5, true, null], \"a\": {}} {\n  \"b\": [\n    1,\n    2.5,\n    true,\n    null\n  ],\n  \"a\": {}\n}");
+    assert_eq!(
+        got,
+        "\"a\\\"<é>\" {\"b\": [1, 2.5, true, null], \"a\": {}} {\n  \"b\": [\n    1,\n    2.5,\n    true,\n    null\n  ],\n  \"a\": {}\n}"
+    );
 }
 
 #[test]
 fn without_a_template_chatml_or_plain_lines() {
     let chat = [say("system", "s"), say("user", "u")];
     let plain = ChatTemplate::new(None, &words(&[])).unwrap();
-    assert_eq!(plain.render(&chat, &[], &Map::new()).unwrap().parts.concat(), "system: s\nuser: u\nassistant:");
+    assert_eq!(
+        plain.render(&chat, &[], &Map::new()).unwrap().parts.concat(),
+        "system: s\nuser: u\nassistant:"
+    );
     let chatml = ChatTemplate::new(None, &words(&IM)).unwrap();
     let got = chatml.render(&chat, &[], &Map::new()).unwrap().parts.concat();
-    assert_eq!(got, "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(
+        got,
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n"
+    );
 }
