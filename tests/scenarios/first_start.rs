@@ -186,7 +186,8 @@ fn every_listing_is_json_when_asked() {
     let running = parsed(&["ps"]).to_string();
     assert!(running.contains("tiny"), "{running}");
     let doctor = parsed(&["doctor"]);
-    assert!(doctor.is_object() && doctor.as_object().is_some_and(|d| d.len() >= 4), "{doctor}");
+    assert!(doctor["checks"].as_array().is_some_and(|checks| checks.len() >= 5), "{doctor}");
+    assert_eq!(doctor["failed"], 0, "{doctor}");
     let answer = parsed(&["run", "guide", "How do I join a pool?"]).to_string();
     assert!(answer.contains("potluck join"), "{answer}");
 

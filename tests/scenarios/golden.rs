@@ -18,8 +18,9 @@ fn greedy(node: &Node) -> String {
     println!("256 tokens in {:?}", started.elapsed());
     let body = json!({ "model": "stories260K-f32", "prompt": "", "max_tokens": 256, "temperature": 0 });
     let words = node.client().post("/v1/completions", &body).expect(200);
-    assert_eq!(text(&words), text(&ids), "an empty prompt is not the same as the start token alone");
-    text(&ids).trim().to_owned()
+    // After ids the answer goes on in the middle of a text, so it keeps the space before its first word.
+    assert_eq!(text(&words).trim_start(), text(&ids).trim_start(), "an empty prompt is not the start token alone");
+    text(&words).trim_end().to_owned()
 }
 
 fn check(options: NodeOptions) {
@@ -30,7 +31,7 @@ fn check(options: NodeOptions) {
     };
     let wanted = fs::read_to_string(wanted).unwrap();
     let node = Node::start(options.model(model.to_str().unwrap()));
-    assert_eq!(greedy(&node), wanted.trim());
+    assert_eq!(greedy(&node), wanted.trim_end());
     node.shutdown();
 }
 
