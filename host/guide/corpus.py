@@ -22,17 +22,20 @@ import more_api
 import more_node
 import more_pool
 import more_public
+import more_third
 import talk
 from augment import Source
 from fact import Fact, phrasings
 
-MORE = more_node.MORE | more_api.MORE | more_pool.MORE | more_public.MORE
+WAVES = (more_node.MORE, more_api.MORE, more_pool.MORE, more_public.MORE, more_third.MORE)
 
 
 def widened(f: Fact) -> Fact:
-    """`f` with the second wave of questions added."""
-    do, ask = MORE.get(f.id, ([], []))
-    return dataclasses.replace(f, do=f.do + tuple(do), ask=f.ask + tuple(ask))
+    """`f` with the questions of the later waves added."""
+    for wave in WAVES:
+        do, ask = wave.get(f.id, ([], []))
+        f = dataclasses.replace(f, do=f.do + tuple(do), ask=f.ask + tuple(ask))
+    return f
 
 
 FACTS: list[Fact] = [
@@ -67,7 +70,8 @@ def main() -> None:
     """Prints statistics, or a sample."""
     ids = [f.id for f in FACTS]
     assert len(ids) == len(set(ids)), "fact ids must be unique"
-    assert set(MORE) <= set(ids), f"unknown ids: {set(MORE) - set(ids)}"
+    for wave in WAVES:
+        assert set(wave) <= set(ids), f"unknown ids: {set(wave) - set(ids)}"
     if "--sample" in sys.argv:
         source = Source(FACTS, random.randrange(1 << 30))
         for _ in range(40):

@@ -28,6 +28,7 @@ import gguf_file
 import model
 import optim
 import vocab
+import warm
 from augment import Source
 from decode import answers
 
@@ -43,10 +44,11 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--minutes", type=float, default=25.0, help="most minutes of training")
     p.add_argument("--rows", type=int, default=12, help=f"packed rows of {ROW} tokens per step")
     p.add_argument("--lr", type=float, default=4e-3, help="Adam's rate, for embeddings and norms")
-    p.add_argument("--muon-lr", type=float, default=0.02, help="Muon's rate, for matrices")
+    p.add_argument("--muon-lr", type=float, default=0.015, help="Muon's rate, for matrices")
     p.add_argument("--decay", type=float, default=0.1, help="weight decay of the matrices")
     p.add_argument("--dropout", type=float, default=0.0)
     p.add_argument("--short", type=float, default=0.7, help="share of examples whose answer is cut once it is decided")
+    p.add_argument("--warm", type=int, default=40000, help="questions for the head start of the embeddings; 0: none")
     p.add_argument("--vocab", type=int, default=2048)
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--ffn", type=int, default=512)
@@ -88,7 +90,7 @@ def make_tokenizer(seed: int, size: int, exam: set[str]) -> Tokenizer:
     """Learns the vocabulary from a sample of what training will show."""
     source = Unseen(seed + 1, exam)
     texts: list[str] = []
-    for _ in range(30000):
+    for _ in range(15000):
         question, answer = source.pair()
         texts += [" " + question, answer]
     return vocab.learn(texts, size)
@@ -158,7 +160,7 @@ def make_step(args: argparse.Namespace, shape: model.Shape) -> Callable[..., Any
 
 def schedule(progress: float) -> float:
     """Share of the learning rate at `progress` in 0..1: short warm-up, plateau, linear decay."""
-    return min(1.0, progress / 0.02 + 0.02, (1.0 - progress) / 0.6 + 0.003)
+    return min(1.0, progress / 0.02 + 0.02, (1.0 - progress) / 0.75 + 0.003)
 
 
 def save(path: Path, params: model.Params, tokenizer: Tokenizer, shape: model.Shape) -> None:
@@ -185,6 +187,11 @@ def train(args: argparse.Namespace, exam: set[str]) -> tuple[model.Params, Token
         tokenizer = make_tokenizer(args.seed, args.vocab, exam)
         shape = model.Shape(vocab=tokenizer.get_vocab_size(), layers=args.layers, ffn=args.ffn)
         params = model.init(shape, args.seed)
+        layout = vocab.Layout(tokenizer, [a for f in corpus.FACTS for a in f.say], args.short)
+        if args.warm:
+            seen_by_it = warm.sample(Unseen(args.seed + 4, exam), layout, args.warm)
+            weight = warm.classifier(*seen_by_it, shape.vocab, args.seed)
+            params = {k: jnp.asarray(v) for k, v in warm.start(params, weight, shape, args.seed).items()}
     state, step = optim.init(params), make_step(args, shape)
     layout = vocab.Layout(tokenizer, [a for f in corpus.FACTS for a in f.say], args.short)
     feed = batches(layout, Unseen(args.seed + 2, exam), args.rows, args.seed + 3)

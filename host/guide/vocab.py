@@ -119,15 +119,15 @@ class Layout:
         """A conversation: mostly one turn, at times with a system prompt or an earlier turn."""
         ids: list[int] = []
         learned: list[bool] = []
-        if rng.random() < 0.05:
+        if rng.random() < 0.03:
             ids += [self.system, *self.ids(" " + rng.choice(SYSTEM_PROMPTS)), self.end]
             learned += [False] * len(ids)
-        turns = 2 if rng.random() < 0.05 else 1
+        turns = 2 if rng.random() < 0.03 else 1
         for _ in range(turns):
             question, answer = source.pair()
             cut = self.decided[answer] + rng.randint(1, 3) if turns == 1 and rng.random() < self.short else None
             more, mask = self.turn(question, answer, cut)
-            if rng.random() < 0.25:
+            if rng.random() < 0.2:
                 self.blur(more, mask, rng)
             ids += more
             learned += mask
