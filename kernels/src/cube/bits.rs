@@ -12,22 +12,22 @@ pub(crate) type U4 = Vector<u32, Const<4>>;
 ///
 /// The unit of work is an octet: 8 consecutive weights of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Format {
+pub(crate) struct Format {
     /// Bits of an element in `quants`: 4, 8, 16 or 32.
-    pub bits: u32,
+    pub(crate) bits: u32,
     /// For 16 bits: whether they are bfloat16 rather than binary16.
     pub bf16: bool,
     /// Bits of an element in `high`, above the 4 in `quants`: 0, 1 or 2.
-    pub high: u32,
+    pub(crate) high: u32,
     /// What is subtracted from a quant before it is scaled.
-    pub offset: u32,
+    pub(crate) offset: u32,
     /// How scales are stored, see [`Scales`].
-    pub scales: Scales,
+    pub(crate) scales: Scales,
 }
 
 /// How the scales of a packed matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scales {
+pub(crate) enum Scales {
     /// The elements are floats.
     None,
     /// Per 32 elements an f16 scale, two in a word.
@@ -42,27 +42,27 @@ pub enum Scales {
 
 impl Format {
     /// Words that one octet takes in `quants`.
-    pub const fn octet_words(self) -> usize {
+    pub(crate) const fn octet_words(self) -> usize {
         (self.bits / 4) as usize
     }
 
     /// Words loaded at once.
-    pub const fn vector(self) -> usize {
+    pub(crate) const fn vector(self) -> usize {
         if self.bits == 32 { 4 } else { self.octet_words() }
     }
 
     /// Loads per octet.
-    pub const fn loads(self) -> usize {
+    pub(crate) const fn loads(self) -> usize {
         self.octet_words() / self.vector()
     }
 
     /// Whether values are `scale · q + min`.
-    pub const fn quantised(self) -> bool {
+    pub(crate) const fn quantised(self) -> bool {
         !matches!(self.scales, Scales::None)
     }
 
     /// Words of `scales` per row of `octets`.
-    pub const fn scale_words(self, octets: usize) -> usize {
+    pub(crate) const fn scale_words(self, octets: usize) -> usize {
         match self.scales {
             Scales::None => 0,
             Scales::Half => octets.div_ceil(8),
@@ -72,7 +72,7 @@ impl Format {
     }
 
     /// Words of `high` per row of `octets`.
-    pub const fn high_words(self, octets: usize) -> usize {
+    pub(crate) const fn high_words(self, octets: usize) -> usize {
         (octets * self.high as usize).div_ceil(4)
     }
 }

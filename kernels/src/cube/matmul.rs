@@ -10,19 +10,19 @@ use super::bits::{F4, Format, decode, high_bits, min_of, scale_of};
 use super::matvec::{load_chunk, store};
 
 /// Rows of W in a tile.
-pub const TILE_ROWS: u32 = 64;
+pub(crate) const TILE_ROWS: u32 = 64;
 /// Octets of K in a tile.
 const TILE_OCTETS: u32 = 4;
 /// Vectors of four along K in a tile, and one more so that rows start in different banks.
 const STRIDE: u32 = TILE_OCTETS * 2 + 1;
 /// Units of a cube: 16 along rows times 16 along tokens.
-pub const UNITS: u32 = 256;
+pub(crate) const UNITS: u32 = 256;
 
 /// Each unit computes 4 rows times `per_unit` tokens, 16 apart, so that at each step along K it reads
 /// `4 + per_unit` vectors of four from shared memory for `16 · per_unit` multiply-adds, and the units of a
 /// quarter plane read vectors that lie in different banks.
 #[cube(launch_unchecked)]
-pub fn matmul<N: Size, X: Size>(
+pub(crate) fn matmul<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],

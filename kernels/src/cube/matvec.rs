@@ -9,33 +9,33 @@ use super::bits::{F4, Format, decode, floats, high_bits, min_of, plane_group_sum
 
 /// Geometry of a mat-vec kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MatvecShape {
+pub(crate) struct MatvecShape {
     /// Units that share the rows of a group, each taking every `lanes`-th octet. Power of two.
-    pub lanes: u32,
+    pub(crate) lanes: u32,
     /// Groups in a cube.
-    pub groups: u32,
+    pub(crate) groups: u32,
     /// Rows of a group: that many loads in flight per unit, and one read of x serves them all.
-    pub rows: u32,
+    pub(crate) rows: u32,
     /// Octets that a unit loads from each row before it computes.
-    pub unroll: u32,
+    pub(crate) unroll: u32,
     /// Tokens, at most.
-    pub tokens: u32,
+    pub(crate) tokens: u32,
     /// Octets of x held in shared memory at a time; a multiple of `lanes · unroll`.
-    pub tile: u32,
+    pub(crate) tile: u32,
     /// Sum over lanes by plane shuffles instead of shared memory.
-    pub plane: bool,
+    pub(crate) plane: bool,
 }
 
 /// Adds the bias.
-pub const BIAS: u32 = 1;
+pub(crate) const BIAS: u32 = 1;
 /// Adds what `out` holds.
-pub const ACCUMULATE: u32 = 2;
+pub(crate) const ACCUMULATE: u32 = 2;
 
 /// Neighbouring units read neighbouring octets of a row, so that every load of a plane is one contiguous
 /// piece of memory. The tile of x is kept as two planes of vectors (front and back half of each octet):
 /// neighbouring units then read neighbouring 16 bytes, which no two banks share.
 #[cube(launch_unchecked)]
-pub fn matvec<N: Size, X: Size>(
+pub(crate) fn matvec<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
@@ -237,7 +237,8 @@ pub(crate) fn load_chunk<X: Size>(
     valid: bool,
 ) -> F4 {
     let mut value = F4::new(0.0f32);
-    if comptime!(X::value() == 4) {
+    let size = X::value();
+    if comptime!(size == 4) {
         if valid && column < cols {
             let v = x[((token * width + column) / 4u32) as usize];
             value = floats(v.extract(0usize), v.extract(1usize), v.extract(2usize), v.extract(3usize));

@@ -10,21 +10,21 @@ use crate::backend::PAGE;
 
 /// What one launch does, as far as it is known when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RopeShape {
+pub(crate) struct RopeShape {
     /// Query heads.
-    pub heads: u32,
+    pub(crate) heads: u32,
     /// Key and value heads.
-    pub kv_heads: u32,
+    pub(crate) kv_heads: u32,
     /// Channels per head.
-    pub head_dim: u32,
+    pub(crate) head_dim: u32,
     /// Pairs that are rotated.
-    pub pairs: u32,
+    pub(crate) pairs: u32,
     /// `(2i, 2i+1)` rather than `(i, i + pairs)`.
-    pub interleaved: bool,
+    pub(crate) interleaved: bool,
     /// Whether q and k heads are normalised.
-    pub norms: bool,
+    pub(crate) norms: bool,
     /// Units of a cube, a power of two.
-    pub units: u32,
+    pub(crate) units: u32,
 }
 
 /// One cube per (head, token) of the fused `[q | k | v]` rows. Keys lie in the cache as
@@ -32,7 +32,7 @@ pub struct RopeShape {
 /// neighbouring words; values as `[page][head][position][pair of channels]` so that units that sum one
 /// channel pair each do.
 #[cube(launch_unchecked)]
-pub fn rope_append(
+pub(crate) fn rope_append(
     qkv: &mut [f32],
     inv_freq: &[f32],
     q_norm: &[f32],

@@ -32,7 +32,7 @@ pub(crate) fn sum_over_cube(value: f32, #[comptime] units: u32, #[comptime] lane
 
 /// One cube per row.
 #[cube(launch_unchecked)]
-pub fn rms_norm(
+pub(crate) fn rms_norm(
     x: &[f32],
     weight: &[f32],
     out: &mut [f32],
@@ -60,7 +60,7 @@ pub fn rms_norm(
 
 /// One cube per row, in place. The variance is summed from the differences to the mean.
 #[cube(launch_unchecked)]
-pub fn layer_norm(
+pub(crate) fn layer_norm(
     x: &mut [f32],
     weight: &[f32],
     bias: &[f32],
@@ -96,7 +96,7 @@ pub fn layer_norm(
 
 /// `out[t][i] = silu(gate) · up`.
 #[cube(launch_unchecked)]
-pub fn swiglu(gate_up: &[f32], out: &mut [f32], width: u32, total: u32) {
+pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32], width: u32, total: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < total {
         let row = at / width;
@@ -126,7 +126,7 @@ fn erfc_positive(z: f32) -> f32 {
 
 /// `x·Φ(x)` in place.
 #[cube(launch_unchecked)]
-pub fn gelu(x: &mut [f32], total: u32) {
+pub(crate) fn gelu(x: &mut [f32], total: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < total {
         let v = x[at as usize];
@@ -138,7 +138,7 @@ pub fn gelu(x: &mut [f32], total: u32) {
 
 /// `out[i] = x[rows[i]]`, one cube per row.
 #[cube(launch_unchecked)]
-pub fn gather(x: &[f32], rows: &[u32], rows_start: u32, out: &mut [f32], width: u32, #[comptime] units: u32) {
+pub(crate) fn gather(x: &[f32], rows: &[u32], rows_start: u32, out: &mut [f32], width: u32, #[comptime] units: u32) {
     let row = CUBE_POS as u32;
     let from = rows[(rows_start + row) as usize];
     let mut i = UNIT_POS;
@@ -151,7 +151,7 @@ pub fn gather(x: &[f32], rows: &[u32], rows_start: u32, out: &mut [f32], width: 
 /// Rows `ids[t]` of a packed table, decoded; one cube per token. Rows outside of this shard
 /// (`first..first + rows`) are some other launch's. Adds when `add`.
 #[cube(launch_unchecked)]
-pub fn embed<N: Size>(
+pub(crate) fn embed<N: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
@@ -210,7 +210,7 @@ pub fn embed<N: Size>(
 
 /// Copies `words` words inside of both buffers, from one page to another.
 #[cube(launch_unchecked)]
-pub fn copy_page(keys: &mut [u32], values: &mut [u32], from: u32, to: u32, words: u32) {
+pub(crate) fn copy_page(keys: &mut [u32], values: &mut [u32], from: u32, to: u32, words: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < words {
         keys[(to * words + at) as usize] = keys[(from * words + at) as usize];
