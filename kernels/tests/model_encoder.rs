@@ -27,7 +27,7 @@ fn small(dtype: DType) -> Gguf {
 
 /// Inputs of different lengths, one of them of a single token.
 fn inputs(vocab: usize) -> Vec<Vec<u32>> {
-    [1, 7, 64, 200, 33].map(|n| text(300, vocab)[n..2 * n].to_vec()).into()
+    [1, 7, 64, 200, 33].map(|n| text(400, vocab)[n..2 * n].to_vec()).into()
 }
 
 #[test]
