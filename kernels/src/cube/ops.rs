@@ -18,7 +18,7 @@ const UNITS: u32 = 256;
 /// Cubes that keep a large GPU busy; attention splits its keys until there are so many.
 const BUSY: usize = 512;
 /// Queries that one attention cube handles at most, and shared memory that it may take.
-const MOST_QUERIES: u32 = 32;
+const MOST_QUERIES: u32 = 16;
 const ATTENTION_SHARED: usize = 32 << 10;
 /// Work groups along one dimension of a grid, which is what every wgpu device allows.
 const MOST_TOKENS: usize = 65_535;
@@ -234,14 +234,25 @@ impl CubeBackend {
         Ok(())
     }
 
-    fn rope_table(&mut self, rope: &Rope) -> Result<Words, BackendError> {
+    /// Cosine and sine for every token of the step and every pair, computed when the first layer asks.
+    fn rope_table(&mut self, rope: &Rope) -> Words {
         if let Some((_, table)) = self.ropes.iter().find(|(known, _)| known == rope) {
-            return Ok(Words { handle: table.words.handle.clone(), len: table.words.len });
+            return table.clone();
         }
-        let table = self.vector(&rope.inv_freq)?;
-        let words = Words { handle: table.words.handle.clone(), len: table.words.len };
-        self.ropes.push((rope.clone(), table));
-        Ok(words)
+        let mut angles = Vec::with_capacity(self.step.positions_of.len() * rope.inv_freq.len() * 2);
+        for &position in &self.step.positions_of {
+            for frequency in &rope.inv_freq {
+                let (sin, cos) = (position as f32 * frequency).sin_cos();
+                angles.extend([cos * rope.magnitude, sin * rope.magnitude]);
+            }
+        }
+        if angles.is_empty() {
+            angles.push(0.0);
+        }
+        let len = angles.len();
+        let table = Words { handle: self.client.create(cubecl::bytes::Bytes::from_elems(angles)), len };
+        self.ropes.push((rope.clone(), table.clone()));
+        table
     }
 }
 
@@ -268,7 +279,7 @@ impl Backend for CubeBackend {
         if tokens > MOST_TOKENS {
             return Err(shape_error("activation", format!("at most {MOST_TOKENS} rows"), tokens.to_string()));
         }
-        let len = tokens.checked_mul(width).unwrap_or(usize::MAX);
+        let len = tokens.saturating_mul(width);
         Ok(CubeAct { words: self.reserve_words(len, "an activation buffer")?, tokens, width })
     }
 
@@ -309,13 +320,18 @@ impl Backend for CubeBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<(), BackendError> {
         if batch.tokens.len() > MOST_TOKENS {
-            return Err(shape_error("begin", format!("at most {MOST_TOKENS} tokens"), batch.tokens.len().to_string()));
+            return Err(shape_error(
+                "begin",
+                format!("at most {MOST_TOKENS} tokens"),
+                batch.tokens.len().to_string(),
+            ));
         }
         let (step, words) = layout(batch)?;
         // A buffer of its own from the pool, so that work still queued keeps the one it was given.
         let len = words.len();
         let handle = self.client.create(cubecl::bytes::Bytes::from_elems(words));
         self.meta = Words { handle, len };
+        self.ropes.clear();
         self.step = step;
         Ok(())
     }
@@ -439,7 +455,7 @@ impl Backend for CubeBackend {
             }
             None => (&none, &none, 0.0),
         };
-        let table = self.rope_table(rope)?;
+        let table = self.rope_table(rope);
         let Some((keys, values)) = cache.layers.get(layer) else { return Ok(()) };
         let plan = RopeShape {
             heads: shape.heads as u32,
@@ -466,7 +482,6 @@ impl Backend for CubeBackend {
                 arg(values, 1),
                 self.step.positions,
                 self.step.tables,
-                rope.magnitude,
                 eps,
                 plan,
             );
@@ -588,7 +603,10 @@ impl Backend for CubeBackend {
             return Ok(());
         }
         let unused = (x.words.len - values) as u64 * 4;
-        let bytes = self.client.read_one(x.words.handle.clone().offset_end(unused)).map_err(|e| failed("read", &e))?;
+        let bytes = self
+            .client
+            .read_one(x.words.handle.clone().offset_end(unused))
+            .map_err(|e| failed("read", &e))?;
         out.extend(bytes.chunks_exact(4).take(values).map(|b| match b {
             [a, b, c, d] => f32::from_le_bytes([*a, *b, *c, *d]),
             _ => 0.0,
