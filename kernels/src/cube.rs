@@ -7,6 +7,7 @@
 //! A software Vulkan driver (lavapipe) runs all of it, as a test device: the CPU backend is what to use on a
 //! machine without a GPU.
 
+mod attend;
 mod attention;
 mod bits;
 mod device;
