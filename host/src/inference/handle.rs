@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::spawn_blocking,
 };
 
@@ -20,7 +20,7 @@ use super::{
     keeper::Keeper,
     prepare::Prepared,
     pull::Puller,
-    runner::{Runner, Sent, Shared},
+    runner::{Sent, Shared},
     scheduler::Work,
     store::Store,
 };
@@ -33,8 +33,6 @@ pub(super) struct Inner {
     keeper: Arc<Keeper>,
     cells: Arc<Cells>,
     puller: Arc<Puller>,
-    /// Prompts that are rendered and counted at the same time.
-    preparing: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
 
@@ -66,14 +64,12 @@ impl Inner {
         let keeper = Arc::new(Keeper::new(shared, budget, config.max_loaded, config.keep_alive));
         tokio::spawn(Keeper::reap(Arc::downgrade(&keeper)));
         let store = Arc::new(store);
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Arc::new(Self {
             node: config.node,
             keeper,
             cells,
             puller: Arc::new(Puller::from_env(store.clone(), config.offline)),
             store,
-            preparing: Arc::new(Semaphore::new(cores.max(2))),
             stop: watch::channel(false).0,
         }))
     }
@@ -96,7 +92,8 @@ impl Inner {
         // A second try when the engine broke between being found and being given the job.
         for _ in 0..2 {
             let (runner, lease, load) = self.keeper.acquire(&entry, job.keep_alive).await?;
-            let prepared = self.prepare(&runner, &job).await?;
+            let asked = job.clone();
+            let prepared = runner.frontend.blocking(move |f| f.prepare(&asked)).await?;
             let (events, reply) = Reply::channel(self.node.clone(), Mode::Local);
             let Prepared { tokens, limit, sampler, stops, logprobs, fresh, grammar } = prepared;
             let tokenizer = runner.frontend.tokenizer().clone();
@@ -123,18 +120,10 @@ impl Inner {
         Err(JobError::Internal { reason: "the engine ended twice before it took the job".into() })
     }
 
-    async fn prepare(&self, runner: &Arc<Runner>, job: &Arc<Job>) -> Result<Prepared, JobError> {
-        let _permit = self.preparing.acquire().await.map_err(|_| JobError::ShuttingDown)?;
-        let (frontend, job) = (runner.frontend.clone(), job.clone());
-        blocking_job(move || frontend.prepare(&job)).await
-    }
-
     pub(super) async fn count(&self, job: Job) -> Result<u64, JobError> {
         let entry = self.find(&job.model).await?;
         let (runner, _lease, _) = self.keeper.acquire(&entry, job.keep_alive).await?;
-        let _permit = self.preparing.acquire().await.map_err(|_| JobError::ShuttingDown)?;
-        let frontend = runner.frontend.clone();
-        blocking_job(move || frontend.tokens(&job, usize::MAX).map(|tokens| tokens.len() as u64)).await
+        runner.frontend.blocking(move |f| f.tokens(&job, usize::MAX).map(|tokens| tokens.len() as u64)).await
     }
 
     async fn find(&self, name: &str) -> Result<ModelEntry, JobError> {
@@ -222,12 +211,5 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let broke = |_| StoreError::Io { path: "models".into(), reason: "the work broke off".into() };
-    spawn_blocking(work).await.map_err(broke)?
-}
-
-async fn blocking_job<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
-) -> Result<T, JobError> {
-    let broke = |_| JobError::Internal { reason: "preparing the prompt broke off".into() };
     spawn_blocking(work).await.map_err(broke)?
 }

@@ -1,12 +1,16 @@
 //! From a job to what the scheduler takes: rendered, counted, checked.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use potluck_kernels::{
     gguf::Metadata,
     sample::{Sampler, SamplingError},
     tokenizer::{EncodeOptions, Tokenizer, TokenizerError},
 };
+use tokio::sync::Semaphore;
 
 use super::{
     grammar::{Grammar, GrammarFactory},
@@ -14,6 +18,9 @@ use super::{
     template::{ChatTemplate, TemplateError, Words},
 };
 use crate::job::{Format, Input, Job, JobError};
+
+/// How long a prompt may be prepared.
+const PREPARE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What of a model is needed to prepare jobs for it. Shared by all its jobs.
 #[derive(Debug)]
@@ -27,6 +34,9 @@ pub(super) struct Frontend {
     vocab: usize,
     bos_text: String,
     grammars: OnceLock<Result<GrammarFactory, String>>,
+    /// Prompts of this model that are prepared at the same time: a template that takes for ever holds up its own
+    /// model only.
+    permits: Arc<Semaphore>,
 }
 
 /// A job that can be queued.
@@ -71,6 +81,9 @@ impl Frontend {
             vocab,
             bos_text: words.bos,
             grammars: OnceLock::new(),
+            permits: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            )),
         })
     }
 
@@ -82,7 +95,32 @@ impl Frontend {
         self.context
     }
 
-    /// Everything that can be refused before the job waits. Takes time: call it where blocking is allowed.
+    /// Runs work on prompts where blocking is allowed, and not for ever.
+    ///
+    /// # Errors
+    /// The work's, or [`JobError::ModelUnusable`] when it takes too long.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        let this = self.clone();
+        let task = async move {
+            let permit = this.permits.clone().acquire_owned().await.map_err(|_| JobError::ShuttingDown)?;
+            let task = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                work(&this)
+            });
+            task.await.unwrap_or_else(|_| {
+                Err(JobError::Internal { reason: "preparing the prompt broke off".into() })
+            })
+        };
+        tokio::time::timeout(PREPARE_LIMIT, task).await.unwrap_or_else(|_| {
+            let reason = "its chat template or tokenizer takes too long".into();
+            Err(JobError::ModelUnusable { model: self.name.clone(), reason })
+        })
+    }
+
+    /// Everything that can be refused before the job waits. Takes time: see [`Self::blocking`].
     ///
     /// # Errors
     /// [`JobError::Invalid`], [`JobError::ContextLengthExceeded`], [`JobError::ModelUnusable`].

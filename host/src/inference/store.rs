@@ -2,7 +2,7 @@
 //! what other programs have downloaded; and which of them a name means.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -19,6 +19,10 @@ use super::{
 
 /// How long a listing is used before folders are looked at again.
 const FRESH: Duration = Duration::from_secs(3);
+/// How long a name means what it meant.
+const MEANT: Duration = Duration::from_secs(30);
+/// Most names remembered.
+const MAX_MEANT: usize = 1024;
 /// Largest manifest read, in bytes.
 const MAX_MANIFEST: u64 = 1 << 16;
 /// Names listed in an error.
@@ -95,6 +99,8 @@ pub(super) struct Store {
     given: Vec<(String, ModelEntry)>,
     caches: Option<CacheRoots>,
     listing: Mutex<Option<(Instant, Arc<Vec<ModelEntry>>)>>,
+    /// What names meant a short while ago, so that a busy node does not walk folders for every job.
+    meant: Mutex<HashMap<String, (Instant, ModelEntry)>>,
 }
 
 impl Store {
@@ -110,7 +116,7 @@ impl Store {
             fs::create_dir_all(&folder).map_err(|e| StoreError::io(&folder, &e))?;
         }
         let given = models.iter().filter_map(|word| given(word).transpose()).collect::<Result<_, _>>()?;
-        Ok(Self { root, given, caches, listing: Mutex::new(None) })
+        Ok(Self { root, given, caches, listing: Mutex::new(None), meant: Mutex::default() })
     }
 
     pub(super) fn partial(&self) -> PathBuf {
@@ -150,6 +156,7 @@ impl Store {
     /// Looks at the folders again at the next listing.
     pub(super) fn forget(&self) {
         *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.meant.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Everything, one entry per name: given files first, then the built-in model, the own store, other programs'.
@@ -202,13 +209,25 @@ impl Store {
 
     /// The entry that a name means.
     pub(super) fn resolve(&self, name: &str) -> Result<ModelEntry, StoreError> {
-        match self.resolve_now(name) {
+        if let Some((at, entry)) = self.meant.lock().unwrap_or_else(PoisonError::into_inner).get(name)
+            && at.elapsed() < MEANT
+            && entry.path.as_ref().is_none_or(|p| p.is_file())
+        {
+            return Ok(entry.clone());
+        }
+        let entry = match self.resolve_now(name) {
             Err(StoreError::NotFound { .. }) => {
                 self.forget();
-                self.resolve_now(name)
+                self.resolve_now(name)?
             }
-            other => other,
+            other => other?,
+        };
+        let mut meant = self.meant.lock().unwrap_or_else(PoisonError::into_inner);
+        if meant.len() >= MAX_MEANT {
+            meant.clear();
         }
+        meant.insert(name.to_owned(), (Instant::now(), entry.clone()));
+        Ok(entry)
     }
 
     fn resolve_now(&self, name: &str) -> Result<ModelEntry, StoreError> {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CHUNK, Job, PAIRS, PANEL, SUMS, Tiles, finish};
+use super::{AHEAD, CHUNK, Job, PAIRS, PANEL, SUMS, Tiles, finish};
 use crate::cpu::buffer::Shared;
 use crate::cpu::format::{
     AT_SCALE, AT_START_0, AT_START_8, AT_START_16, AT_START_32, AT_START_128, AT_SUM, Format, RECORD,
@@ -172,9 +172,6 @@ impl<F: Format, const T: usize> Kernel for Direct<'_, F, T> {
         }
     }
 }
-
-/// How far ahead of its use a cache line of weights is asked for.
-const AHEAD: usize = 4096;
 
 /// # Safety
 /// `group` and `x` hold `blocks` blocks; records of a token are `step` bytes apart.
