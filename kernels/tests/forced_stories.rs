@@ -11,19 +11,24 @@ use potluck_kernels::{
     reference::ReferenceDecoder,
     sample::{Sampler, SamplingParams},
     synthetic::requantize,
-    tokenizer::Tokenizer,
+    tokenizer::{EncodeOptions, Tokenizer},
 };
 
 fn stories() -> Option<Gguf> {
     Some(Gguf::open(&test_data("models/stories260K-f32.gguf")?).unwrap())
 }
 
-/// Token ids of the greedy continuation of the empty prompt, with the BOS token.
-fn greedy(gguf: &Gguf, count: usize) -> Vec<u32> {
+/// Token ids of the greedy continuation of a prompt.
+fn greedy(gguf: &Gguf, prompt: &[u32], count: usize) -> Vec<u32> {
     let mut model = ReferenceDecoder::load(gguf).unwrap();
-    let mut tokens = vec![1];
+    let mut tokens = prompt.to_vec();
+    let mut done = 0;
     while tokens.len() < count {
-        let logits = model.forward(*tokens.last().unwrap()).unwrap();
+        let mut logits = Vec::new();
+        for &token in &tokens[done..] {
+            logits = model.forward(token).unwrap();
+        }
+        done = tokens.len();
         tokens.push(argmax(&logits) as u32);
     }
     tokens
@@ -51,7 +56,7 @@ fn the_greedy_text_is_the_known_one() {
         let logits = decoder.forward(&batch).unwrap();
         tokens.push(sampler.sample(logits, &tokens, 1, None).unwrap().token);
     }
-    assert_eq!(tokens, greedy(&gguf, 257), "the reference's tokens");
+    assert_eq!(tokens, greedy(&gguf, &[bos], 257), "the reference's tokens");
     let text = tokenizer.decode(&tokens[1..], true);
     assert_eq!(text.trim(), expected.trim());
 }
@@ -59,8 +64,18 @@ fn the_greedy_text_is_the_known_one() {
 #[test]
 fn every_storage_type_agrees_with_the_reference() {
     let Some(gguf) = stories() else { return };
-    let tokens = greedy(&gguf, 512);
-    let original = reference_logits(&gguf, &tokens);
+    let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
+    // Four greedy texts of 512 positions each. Int8 activations turn a near-tie now and then; a single text has too
+    // few of them to tell 99 % from 98.8 %.
+    let texts = ["", "One day, a boy named Tim", "The big dog", "Sara was sad because"].map(|prompt| {
+        let mut tokens = vec![tokenizer.bos().unwrap()];
+        if !prompt.is_empty() {
+            let plain = EncodeOptions { add_special: false, ..EncodeOptions::default() };
+            tokens.extend(tokenizer.encode(prompt, plain).unwrap());
+        }
+        greedy(&gguf, &tokens, 512)
+    });
+    let originals: Vec<_> = texts.iter().flat_map(|t| reference_logits(&gguf, t)).collect();
     for dtype in DType::ALL {
         let mut bytes = Vec::new();
         requantize(&gguf, dtype).unwrap().write(&mut bytes).unwrap();
@@ -70,20 +85,17 @@ fn every_storage_type_agrees_with_the_reference() {
             println!("stories260K {dtype}: its shape allows none");
             continue;
         }
-        let reference = reference_logits(&converted, &tokens);
+        let references: Vec<_> = texts.iter().flat_map(|t| reference_logits(&converted, t)).collect();
         let mut decoder = load(&converted, CpuBackend::new(2, None).unwrap());
-        let logits = forced(&mut decoder, &tokens, 128);
-        let c = compare(&logits, &reference);
+        let logits: Vec<_> = texts.iter().flat_map(|t| forced(&mut decoder, t, 128)).collect();
+        let c = compare(&logits, &references);
         println!(
-            "stories260K {dtype} ({count} matrices): {c}; against the unquantised model: {}",
-            compare(&logits, &original)
+            "stories260K {dtype} ({count} matrices, {} positions): {c}; first text: top-1 {:.2} %; \
+             against the unquantised model: {}",
+            logits.len(),
+            100.0 * compare(&logits[..512], &references[..512]).top1,
+            compare(&logits, &originals)
         );
-        for (i, (a, b)) in logits.iter().zip(&reference).enumerate() {
-            let (x, y) = (argmax(a), argmax(b));
-            if x != y {
-                println!("  position {i}: {x} over {y}, reference {:.4} against {:.4}", b[x], b[y]);
-            }
-        }
-        if c.top1 < 0.99 { println!("BELOW {dtype}"); }
+        assert!(c.top1 >= 0.99, "{dtype}: {c}");
     }
 }
