@@ -60,14 +60,12 @@ impl Frontend {
         let tokenizer = Tokenizer::from_metadata(metadata).map_err(|e| e.to_string())?;
         tokenizer.warnings().iter().for_each(|w| tracing::warn!(model = name, "{w}"));
         let text = |id: Option<u32>| id.map_or_else(String::new, |id| tokenizer.token_text(id).into_owned());
-        let controls = tokenizer.tokens().filter(|&(_, _, control)| control);
-        let words = Words {
-            bos: text(tokenizer.bos()),
-            eos: text(tokenizer.eos()),
-            controls: controls
-                .filter_map(|(_, b, _)| std::str::from_utf8(b).ok().map(str::to_owned))
-                .collect(),
-        };
+        let controls = tokenizer.tokens().filter_map(|(id, bytes, control)| {
+            let text = std::str::from_utf8(bytes).ok()?;
+            (control || tokenizer.is_eog(id) || is_marker(text)).then(|| text.to_owned())
+        });
+        let words =
+            Words { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()), controls: controls.collect() };
         let source = metadata.str("tokenizer.chat_template").ok();
         let template = ChatTemplate::new(source, &words);
         if let Err(error) = &template {
@@ -235,6 +233,13 @@ impl Frontend {
             }
         }
     }
+}
+
+/// Tokens that separate turns, in files that do not call them control tokens. `<think>` and the like are left to
+/// the messages.
+fn is_marker(text: &str) -> bool {
+    (text.len() > 4 && text.starts_with("<|") && text.ends_with("|>"))
+        || matches!(text, "<start_of_turn>" | "<end_of_turn>" | "[INST]" | "[/INST]" | "<s>" | "</s>")
 }
 
 fn invalid(field: &str, reason: &str) -> JobError {

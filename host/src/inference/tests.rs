@@ -1,5 +1,6 @@
 //! Jobs through the whole of inference, with a real model.
 
+mod prompts;
 mod support;
 
 use std::time::{Duration, Instant};
