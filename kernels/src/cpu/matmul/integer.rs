@@ -209,6 +209,7 @@ unsafe fn direct_group<S: Isa, F: Format, const T: usize>(
 /// # Safety
 /// `x` points to `T` records.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the number of the quad also places its activations")]
 unsafe fn direct_block<S: Isa, F: Format, const T: usize>(
     s: S,
     quads: [S::B; 8],
