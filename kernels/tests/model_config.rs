@@ -55,7 +55,9 @@ fn senseless_metadata_is_refused() {
     let unsupported: Check = |e| matches!(e, ModelError::Unsupported { .. });
     let gguf: Check = |e| matches!(e, ModelError::Gguf(_));
     let cases: [(&str, Value, Check); 20] = [
-        ("general.architecture", Value::String("mamba".into()), |e| matches!(e, ModelError::Architecture { .. })),
+        ("general.architecture", Value::String("mamba".into()), |e| {
+            matches!(e, ModelError::Architecture { .. })
+        }),
         ("general.architecture", Value::Unsigned(3), gguf),
         ("llama.block_count", Value::Unsigned(0), config),
         ("llama.block_count", Value::Unsigned(513), config),
@@ -85,7 +87,12 @@ fn senseless_metadata_is_refused() {
         }
     }
     for key in ["general.architecture", "llama.block_count", "llama.attention.layer_norm_rms_epsilon"] {
-        let bytes = rewrite(&Gguf::from_bytes(small(Architecture::Llama, DType::F32)).unwrap(), "llama", "llama", &[key]);
+        let bytes = rewrite(
+            &Gguf::from_bytes(small(Architecture::Llama, DType::F32)).unwrap(),
+            "llama",
+            "llama",
+            &[key],
+        );
         let gguf = Gguf::from_bytes(bytes).unwrap();
         assert!(DecoderConfig::from_gguf(&gguf).is_err(), "{key}");
     }
@@ -108,7 +115,8 @@ fn load(bytes: Vec<u8>) -> Result<(), ModelError> {
 fn missing_misshapen_and_unknown_tensors_are_named() {
     let gguf = Gguf::from_bytes(small(Architecture::Qwen3, DType::Q8_0)).unwrap();
     load(rewrite(&gguf, "qwen3", "qwen3", &[])).unwrap();
-    for name in ["token_embd.weight", "output_norm.weight", "blk.1.attn_q_norm.weight", "blk.2.ffn_up.weight"] {
+    for name in ["token_embd.weight", "output_norm.weight", "blk.1.attn_q_norm.weight", "blk.2.ffn_up.weight"]
+    {
         match load(rewrite(&gguf, "qwen3", "qwen3", &[name])) {
             Err(ModelError::MissingTensor(missing)) => assert_eq!(missing, name),
             other => panic!("{name}: {other:?}"),

@@ -61,10 +61,11 @@ fn the_cpu_gives_the_references_vectors() {
 fn the_gpu_gives_the_references_vectors() {
     use potluck_kernels::cube::{CubeBackend, Selection};
     for dtype in models::DTYPES {
-        let backend = match CubeBackend::new(Selection::Auto).or_else(|_| CubeBackend::new(Selection::Software)) {
-            Ok(backend) => backend,
-            Err(error) => return println!("SKIPPED: {error}"),
-        };
+        let backend =
+            match CubeBackend::new(Selection::Auto).or_else(|_| CubeBackend::new(Selection::Software)) {
+                Ok(backend) => backend,
+                Err(error) => return println!("SKIPPED: {error}"),
+            };
         let gguf = small(dtype);
         let config = EncoderConfig::from_gguf(&gguf).unwrap();
         let reference = ReferenceEncoder::load(&gguf, &EncoderFormat::Gguf, config.clone()).unwrap();
@@ -100,7 +101,11 @@ fn folder(prefix: &str, pooling: Option<Pooling>) -> tempfile::TempDir {
     let mut tensors = Vec::new();
     for t in gguf.tensors() {
         let name = bert_name(&t.name);
-        tensors.push((format!("{prefix}{name}"), t.dims.iter().rev().copied().collect::<Vec<_>>(), gguf.data(t)));
+        tensors.push((
+            format!("{prefix}{name}"),
+            t.dims.iter().rev().copied().collect::<Vec<_>>(),
+            gguf.data(t),
+        ));
     }
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
@@ -176,7 +181,8 @@ fn both_file_formats_give_the_same_vectors() {
         assert_eq!(encoder.embed(&inputs).unwrap(), expected);
     }
     let dir = folder("", Some(Pooling::Cls));
-    let mut encoder = engine::load_encoder(EncoderSource::Folder(dir.path()), &options, &mut |_, _| {}).unwrap();
+    let mut encoder =
+        engine::load_encoder(EncoderSource::Folder(dir.path()), &options, &mut |_, _| {}).unwrap();
     assert_eq!(encoder.config().pooling, Pooling::Cls);
     assert_ne!(encoder.embed(&inputs).unwrap()[2], expected[2]);
 }
@@ -205,8 +211,7 @@ fn another_activation_or_a_broken_folder_is_refused() {
 /// Hidden states from candle.
 fn candle_states(folder: &std::path::Path, input: &[u32]) -> Vec<f32> {
     let device = Device::Cpu;
-    let config: Config =
-        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let config: Config = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
     let weights = VarBuilder::from_buffered_safetensors(bytes, DTYPE, &device).unwrap();
     let model = BertModel::load(weights, &config).unwrap();
@@ -246,8 +251,14 @@ fn the_real_minilm_is_candles() {
     for input in inputs(30_522) {
         let input = [&[101], input.as_slice(), &[102]].concat();
         let error = relative_error(&reference.states(&input).concat(), &candle_states(&folder, &input));
-        let cpu = relative_error(&encoder.embed(std::slice::from_ref(&input)).unwrap()[0], &reference.embed(&input));
-        println!("MiniLM, {} tokens: reference vs candle {error:.2e}, cpu vs reference {cpu:.2e}", input.len());
+        let cpu = relative_error(
+            &encoder.embed(std::slice::from_ref(&input)).unwrap()[0],
+            &reference.embed(&input),
+        );
+        println!(
+            "MiniLM, {} tokens: reference vs candle {error:.2e}, cpu vs reference {cpu:.2e}",
+            input.len()
+        );
         assert!(error < 1e-4 && cpu < 1e-3, "{error} {cpu}");
     }
 }

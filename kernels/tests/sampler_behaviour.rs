@@ -193,11 +193,17 @@ fn a_large_vocabulary_costs_little() {
     let base = SamplingParams::default();
     let greedy = time(SamplingParams::greedy());
     println!("128k: greedy {greedy:?}");
-    println!("128k: greedy, 20 logprobs {:?}", time(SamplingParams { top_logprobs: 20, ..SamplingParams::greedy() }));
+    println!(
+        "128k: greedy, 20 logprobs {:?}",
+        time(SamplingParams { top_logprobs: 20, ..SamplingParams::greedy() })
+    );
     println!("128k: temperature 1 {:?}", time(base.clone()));
     println!("128k: top-k 40 {:?}", time(SamplingParams { top_k: 40, ..base.clone() }));
     println!("128k: top-p 0.9 {:?}", time(SamplingParams { top_p: 0.9, ..base.clone() }));
-    println!("128k: top-k 40, top-p 0.9, penalty {:?}", time(SamplingParams { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..base }));
+    println!(
+        "128k: top-k 40, top-p 0.9, penalty {:?}",
+        time(SamplingParams { top_k: 40, top_p: 0.9, repeat_penalty: 1.1, ..base })
+    );
     assert!(greedy.as_micros() < 3000, "{greedy:?}");
 }
 

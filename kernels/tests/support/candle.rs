@@ -15,7 +15,9 @@ pub fn candle_logits(bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
     }
     let device = Device::Cpu;
     let mut reader = Cursor::new(bytes);
-    let content = gguf_file::Content::read(&mut reader).expect("candle reads the file");
+    let mut content = gguf_file::Content::read(&mut reader).expect("candle reads the file");
+    // Without it candle computes qwen3's angles in f16.
+    content.metadata.insert("general.dtype".to_owned(), gguf_file::Value::U32(0));
     let architecture = content.metadata["general.architecture"].to_string().expect("text").clone();
     let mut model = match architecture.as_str() {
         "llama" => Model::Llama(
@@ -44,4 +46,3 @@ pub fn candle_logits(bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
         })
         .collect()
 }
-

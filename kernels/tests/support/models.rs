@@ -13,8 +13,7 @@ use potluck_kernels::{
 };
 
 /// The storage types that every comparison covers.
-pub const DTYPES: [DType; 6] =
-    [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K];
+pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K];
 
 /// How far logits may be apart, relative to their norm.
 pub fn tolerance(dtype: DType) -> f64 {
@@ -107,10 +106,8 @@ pub fn rewrite(gguf: &Gguf, from: &str, to: &str, without: &[&str]) -> Vec<u8> {
 
 /// Test data that is not part of the project; says so when it is missing.
 pub fn test_data(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("POTLUCK_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("POTLUCK_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let file = root.join(path);
     if file.exists() {
         return Some(file);
