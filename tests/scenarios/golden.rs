@@ -19,7 +19,11 @@ fn greedy(node: &Node) -> String {
     let body = json!({ "model": "stories260K-f32", "prompt": "", "max_tokens": 256, "temperature": 0 });
     let words = node.client().post("/v1/completions", &body).expect(200);
     // After ids the answer goes on in the middle of a text, so it keeps the space before its first word.
-    assert_eq!(text(&words).trim_start(), text(&ids).trim_start(), "an empty prompt is not the start token alone");
+    assert_eq!(
+        text(&words).trim_start(),
+        text(&ids).trim_start(),
+        "an empty prompt is not the start token alone"
+    );
     text(&words).trim_end().to_owned()
 }
 
