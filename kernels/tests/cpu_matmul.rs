@@ -228,7 +228,7 @@ fn stacked_parts_of_different_types_are_one_matrix() {
             let x = noise(9, tokens * 256);
             let got = product(&mut backend, &parts, &x, tokens, false);
             assert!(distance(&got, &expected(&parts, &x, tokens, false)) < 2e-2);
-            let mut alone = vec![Vec::new(); tokens];
+            let mut alone = vec![Vec::<f32>::new(); tokens];
             for part in &parts {
                 let one = product(&mut backend, &[part], &x, tokens, false);
                 alone.iter_mut().zip(one.chunks(part.rows)).for_each(|(all, one)| all.extend(one));
