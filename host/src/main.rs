@@ -1,3 +1,7 @@
 //! The `potluck` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    potluck::cli::main()
+}

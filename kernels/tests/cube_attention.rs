@@ -61,7 +61,14 @@ struct World {
 }
 
 impl World {
-    fn new(shape: AttentionShape, style: RopeStyle, rotated: usize, norms: bool, pages: u32, random: &mut Random) -> Self {
+    fn new(
+        shape: AttentionShape,
+        style: RopeStyle,
+        rotated: usize,
+        norms: bool,
+        pages: u32,
+        random: &mut Random,
+    ) -> Self {
         let inv_freq = (0..rotated / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
         let mut free: Vec<PageId> = (0..pages).collect();
         for i in (1..free.len()).rev() {
@@ -174,7 +181,8 @@ fn attention_over_group_sizes_and_head_widths() {
     ];
     for (heads, kv_heads, dim, style, window, norms) in cases {
         let rotated = if dim == 80 { 32 } else { dim };
-        let mut world = World::new(shape(heads, kv_heads, dim, window), style, rotated, norms, 24, &mut random);
+        let mut world =
+            World::new(shape(heads, kv_heads, dim, window), style, rotated, norms, 24, &mut random);
         // Prefill of several sequences, decode, and a mixture, across page borders.
         let steps: [&[usize]; 4] = [&[33, 5, 1], &[1, 1, 1], &[3, 0, 70], &[1, 1, 1]];
         check(&mut gpu, &mut world, 24, &steps, &mut random);

@@ -33,12 +33,11 @@ fn batch(tokens: usize) -> Batch {
 }
 
 fn run(gpu: &mut CubeBackend, w: &CubeMatrix, x: &[f32], tokens: usize) -> Vec<f32> {
-    let mut xs = upload(gpu, x, tokens, w.cols());
+    let xs = upload(gpu, x, tokens, w.cols());
     let mut out = gpu.activation(tokens + 1, w.rows()).unwrap();
     gpu.matmul(tokens, w, &xs, None, false, &mut out).unwrap();
     let mut got = Vec::new();
     gpu.read(tokens, &out, &mut got).unwrap();
-    let _ = &mut xs;
     got
 }
 
@@ -56,6 +55,9 @@ fn upload(gpu: &mut CubeBackend, x: &[f32], tokens: usize, width: usize) -> <Cub
 }
 
 /// Every type over odd numbers of rows and columns, with every number of tokens that changes the kernel.
+///
+/// Compiling a kernel is what takes the time on a software driver, so that numbers of tokens other than the
+/// first two go to the types with the most different loads.
 fn every_type(gpu: &mut CubeBackend, tokens: &[usize]) {
     let mut random = Random(7);
     for dtype in DType::ALL {
@@ -69,7 +71,8 @@ fn every_type(gpu: &mut CubeBackend, tokens: &[usize]) {
         for &(rows, cols) in shapes {
             let (data, values) = random_matrix(&mut random, dtype, rows, cols);
             let w = gpu.matrix(&[RawMatrix { dtype, rows, cols, data: &data }]).unwrap();
-            for &n in tokens {
+            let few = matches!(dtype, DType::F32 | DType::Q8_0 | DType::Q6_K);
+            for &n in if few { tokens } else { &tokens[..tokens.len().min(2)] } {
                 let x = random.vector(n * cols);
                 let got = run(gpu, &w, &x, n);
                 let expected = product(&values, rows, cols, &x, n);
@@ -82,19 +85,21 @@ fn every_type(gpu: &mut CubeBackend, tokens: &[usize]) {
 #[test]
 fn products_of_every_type() {
     let Some(mut gpu) = backend(Options { planes: Some(false), ..Options::default() }) else { return };
-    every_type(&mut gpu, &[1, 3, 8, 33]);
+    every_type(&mut gpu, &[1, 33, 3, 8]);
 }
 
 #[test]
 fn products_with_planes() {
     let Some(mut gpu) = backend(Options { planes: Some(true), ..Options::default() }) else { return };
-    every_type(&mut gpu, &[1, 2]);
+    every_type(&mut gpu, &[1]);
 }
 
 #[test]
 fn stacked_types_shards_bias_and_accumulation() {
     // 16 KiB per buffer: rows of 768 columns come in shards of 5 (f32) to 42 (4 bits).
-    let Some(mut gpu) = backend(Options { shard_bytes: Some(16 << 10), ..Options::default() }) else { return };
+    let Some(mut gpu) = backend(Options { shard_bytes: Some(16 << 10), ..Options::default() }) else {
+        return;
+    };
     let mut random = Random(11);
     let cols = 768;
     let parts = [(DType::Q4_K, 100), (DType::Q4_K, 30), (DType::Q6_K, 33), (DType::F16, 17), (DType::F32, 7)];
@@ -110,7 +115,7 @@ fn stacked_types_shards_bias_and_accumulation() {
     let rows = w.rows();
     let bias = random.vector(rows);
     let bias_there = gpu.vector(&bias).unwrap();
-    for n in [1, 5, 33] {
+    for n in [1, 5, 12, 33] {
         let x = random.vector(n * cols);
         let before = random.vector(n * rows);
         let expected = product(&values, rows, cols, &x, n);
@@ -127,14 +132,21 @@ fn stacked_types_shards_bias_and_accumulation() {
         close(&format!("with bias, {n} tokens"), &got, &plus, 2e-5);
         gpu.matmul(n, &w, &xs, Some(&bias_there), true, &mut out).unwrap();
         gpu.read(n, &out, &mut got).unwrap();
-        let twice: Vec<f32> = plus.iter().map(|a| a + a).enumerate().map(|(i, a)| a - bias[i % rows] + bias[i % rows]).collect();
+        let twice: Vec<f32> = plus
+            .iter()
+            .map(|a| a + a)
+            .enumerate()
+            .map(|(i, a)| a - bias[i % rows] + bias[i % rows])
+            .collect();
         close(&format!("both, {n} tokens"), &got, &twice, 2e-5);
     }
 }
 
 #[test]
 fn rows_of_tables() {
-    let Some(mut gpu) = backend(Options { shard_bytes: Some(16 << 10), ..Options::default() }) else { return };
+    let Some(mut gpu) = backend(Options { shard_bytes: Some(16 << 10), ..Options::default() }) else {
+        return;
+    };
     let mut random = Random(13);
     let rows = 130;
     for dtype in DType::ALL {

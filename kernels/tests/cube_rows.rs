@@ -62,7 +62,10 @@ fn norms(gpu: &mut CubeBackend) {
                 let mean = row.iter().sum::<f32>() / width as f32;
                 let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / width as f32;
                 let factor = 1.0 / (variance + 1e-12).sqrt();
-                row.iter().enumerate().map(|(i, v)| (v - mean) * factor * weight[i] + bias[i]).collect::<Vec<_>>()
+                row.iter()
+                    .enumerate()
+                    .map(|(i, v)| (v - mean) * factor * weight[i] + bias[i])
+                    .collect::<Vec<_>>()
             })
             .collect();
         close(&format!("layer_norm {tokens} × {width}"), &read(gpu, tokens, &act), &expected, 1e-5);

@@ -1,8 +1,16 @@
 //! Attention over the paged cache (flash-decoding: keys may be split over cubes, whose partial results a
 //! second kernel merges) and over the tokens of a batch.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
@@ -148,8 +156,10 @@ pub(crate) fn attention(
     let first_pair = UNIT_POS % plan.pair_units();
     let per_slice = plan.queries_per_slice() as usize;
     let per_unit = plan.pairs_per_unit() as usize;
-    let mut acc_even = Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
-    let mut acc_odd = Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
+    let mut acc_even =
+        Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
+    let mut acc_odd =
+        Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
     let mut weight = Array::<f32>::new(per_slice);
     #[unroll]
     for i in 0..per_slice {
@@ -282,7 +292,8 @@ pub(crate) fn attention(
                     };
                     #[unroll]
                     for i in 0..per_slice {
-                        let m = min(slice + comptime!(i as u32 * plan.slices()), comptime!(plan.queries() - 1));
+                        let m =
+                            min(slice + comptime!(i as u32 * plan.slices()), comptime!(plan.queries() - 1));
                         let p = score[(m * BLOCK + k) as usize];
                         let at = comptime!(i * plan.pairs_per_unit() as usize + j);
                         acc_even[at] += p * even;
@@ -331,7 +342,13 @@ pub(crate) fn attention(
 
 /// Joins the splits of [`attention`]: one cube per (head, token).
 #[cube(launch_unchecked)]
-pub(crate) fn merge(parts: &[f32], out: &mut [f32], splits: u32, #[comptime] heads: u32, #[comptime] dim: u32) {
+pub(crate) fn merge(
+    parts: &[f32],
+    out: &mut [f32],
+    splits: u32,
+    #[comptime] heads: u32,
+    #[comptime] dim: u32,
+) {
     let row = CUBE_POS_Y * heads + CUBE_POS_X;
     let stride = comptime!(dim + 2);
     let start = row * splits * stride;

@@ -1,12 +1,20 @@
 //! `out[t] = W · x[t]` for many tokens: tiles of W are decoded once into shared memory and used by all
 //! tokens of a tile.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
-use super::bits::{F4, Format, decode, high_bits, min_of, scale_of};
+use super::bits::{F4, Format, decode, high_bits, scale_min};
 use super::matvec::{load_chunk, store};
 
 /// Rows of W in a tile.
@@ -26,7 +34,7 @@ pub(crate) fn matmul<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     bias: &[f32],
     out: &mut [f32],
     rows: u32,
@@ -73,7 +81,7 @@ pub(crate) fn matmul<N: Size, X: Size>(
             let token = first_token + local;
             let column = (start * 2u32 + within) * 4u32;
             xs[(local * STRIDE + within) as usize] =
-                load_chunk::<X>(x, token, column, cols, x_width, token < tokens);
+                load_chunk::<X>(input, token, column, cols, x_width, token < tokens);
         }
         // Past the end of a row x is zero, so any octet will do there.
         let octet = min(start + w_octet, octets - 1u32);
@@ -87,8 +95,7 @@ pub(crate) fn matmul<N: Size, X: Size>(
         let mut front = decode::<N>(first, second, bits, 0usize, format);
         let mut back = decode::<N>(first, second, bits, 1usize, format);
         if comptime!(format.quantised()) {
-            let scale = scale_of(scales, row * scale_words, octet, format);
-            let minimum = min_of(scales, row * scale_words, octet, scale, format);
+            let (scale, minimum) = scale_min(scales, row * scale_words, octet, format);
             front = front * F4::new(scale) + F4::new(minimum);
             back = back * F4::new(scale) + F4::new(minimum);
         }

@@ -1,11 +1,19 @@
 //! `out[t] = W · x[t]` for few tokens: bound by the speed at which weights are read, so each is read once.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
-use super::bits::{F4, Format, decode, floats, high_bits, min_of, plane_group_sum, scale_of};
+use super::bits::{F4, Format, decode, floats, high_bits, plane_group_sum, scale_min};
 
 /// Geometry of a mat-vec kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +47,7 @@ pub(crate) fn matvec<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     bias: &[f32],
     out: &mut [f32],
     rows: u32,
@@ -83,7 +91,7 @@ pub(crate) fn matvec<N: Size, X: Size>(
             let token = chunk / (tile * 2u32);
             let within = chunk % (tile * 2u32);
             let column = (start * 2u32 + within) * 4u32;
-            let value = load_chunk::<X>(x, token, column, cols, x_width, token < tokens);
+            let value = load_chunk::<X>(input, token, column, cols, x_width, token < tokens);
             let place = (token * tile + within / 2u32) as usize;
             if within % 2u32 == 0u32 {
                 front[place] = value;
@@ -138,9 +146,9 @@ pub(crate) fn matvec<N: Size, X: Size>(
                     w_front[r] = decode::<N>(first[slot], second[other], bits, 0usize, format);
                     w_back[r] = decode::<N>(first[slot], second[other], bits, 1usize, format);
                     if comptime!(format.quantised()) {
-                        let scale = scale_of(scales, row * scale_words, octet, format);
+                        let (scale, minimum) = scale_min(scales, row * scale_words, octet, format);
                         w_scale[r] = scale;
-                        w_min[r] = min_of(scales, row * scale_words, octet, scale, format);
+                        w_min[r] = minimum;
                     }
                 }
                 #[unroll]
@@ -180,7 +188,14 @@ pub(crate) fn matvec<N: Size, X: Size>(
                 let slot = comptime!(r * shape.tokens as usize + t);
                 let row = first_row + r as u32;
                 if lane == comptime!(slot as u32 % shape.lanes) && row < rows && (t as u32) < tokens {
-                    store(out, bias, acc[slot], t as u32 * out_width + row_offset + row, row_offset + row, flags);
+                    store(
+                        out,
+                        bias,
+                        acc[slot],
+                        t as u32 * out_width + row_offset + row,
+                        row_offset + row,
+                        flags,
+                    );
                 }
             }
         }
@@ -229,7 +244,7 @@ pub(crate) fn matvec<N: Size, X: Size>(
 /// Four values of a row of x from `column` on, zero where there are none.
 #[cube]
 pub(crate) fn load_chunk<X: Size>(
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     token: u32,
     column: u32,
     cols: u32,
@@ -240,7 +255,7 @@ pub(crate) fn load_chunk<X: Size>(
     let size = X::value();
     if comptime!(size == 4) {
         if valid && column < cols {
-            let v = x[((token * width + column) / 4u32) as usize];
+            let v = input[((token * width + column) / 4u32) as usize];
             value = floats(v.extract(0usize), v.extract(1usize), v.extract(2usize), v.extract(3usize));
         }
     } else if valid {
@@ -248,7 +263,7 @@ pub(crate) fn load_chunk<X: Size>(
         #[unroll]
         for i in 0..4usize {
             if column + (i as u32) < cols {
-                value.insert(i, x[(at + i as u32) as usize].extract(0usize));
+                value.insert(i, input[(at + i as u32) as usize].extract(0usize));
             }
         }
     }

@@ -1,7 +1,15 @@
 //! Head norms, rotation and the append to the KV cache in one launch.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
@@ -31,10 +39,13 @@ pub(crate) struct RopeShape {
 /// `[page][head][pair of channels][position]` so that units that score one position each read
 /// neighbouring words; values as `[page][head][position][pair of channels]` so that units that sum one
 /// channel pair each do.
+///
+/// `angles` holds cosine and sine for every token and pair, from the host: Vulkan promises sine and cosine
+/// to 2^-11 only, and nothing at all for angles beyond π, which positions in the thousands are.
 #[cube(launch_unchecked)]
 pub(crate) fn rope_append(
     qkv: &mut [f32],
-    inv_freq: &[f32],
+    angles: &[f32],
     q_norm: &[f32],
     k_norm: &[f32],
     meta: &[u32],
@@ -42,7 +53,6 @@ pub(crate) fn rope_append(
     values: &mut [u32],
     positions: u32,
     table_starts: u32,
-    magnitude: f32,
     eps: f32,
     #[comptime] shape: RopeShape,
 ) {
@@ -94,9 +104,9 @@ pub(crate) fn rope_append(
         while pair < shape.pairs {
             let first = if comptime!(shape.interleaved) { pair * 2u32 } else { pair };
             let second = if comptime!(shape.interleaved) { pair * 2u32 + 1u32 } else { pair + shape.pairs };
-            let angle = f32::cast_from(position) * inv_freq[pair as usize];
-            let cos = angle.cos() * magnitude;
-            let sin = angle.sin() * magnitude;
+            let angle = (token * shape.pairs + pair) * 2u32;
+            let cos = angles[angle as usize];
+            let sin = angles[(angle + 1u32) as usize];
             let a = head_in[first as usize];
             let b = head_in[second as usize];
             head_out[first as usize] = a * cos - b * sin;

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CHUNK, Job, PAIRS, PANEL, SUMS, finish};
+use super::{AHEAD, CHUNK, Job, PAIRS, PANEL, SUMS, finish};
 use crate::cpu::buffer::Shared;
 use crate::cpu::isa::{Isa, Kernel, LANES, run};
 use crate::cpu::pack::Segment;
@@ -174,7 +174,7 @@ impl<E: Element> Direct<'_, E> {
                 let x = job.floats.get().add(column * job.tokens + first);
                 for (g, weights) in weights.iter().enumerate() {
                     let at = weights.add(column * LANES * E::BYTES);
-                    s.prefetch(at.wrapping_add(2048));
+                    s.prefetch(at.wrapping_add(AHEAD));
                     let w = E::load(s, at);
                     for (token, sums) in sums.iter_mut().enumerate() {
                         sums[g] = s.fma(w, s.splat(x.add(token).read()), sums[g]);

@@ -3,11 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CHUNK, Job, PAIRS, PANEL, SUMS, Tiles, finish};
+use super::{AHEAD, CHUNK, Job, PAIRS, PANEL, SUMS, Tiles, finish};
 use crate::cpu::buffer::Shared;
 use crate::cpu::format::{
     AT_SCALE, AT_START_0, AT_START_8, AT_START_16, AT_START_32, AT_START_128, AT_SUM, Format, RECORD,
-    with_format,
+    RECORD_BLOCKS, level_bytes, place, record_bytes, with_format,
 };
 use crate::cpu::isa::{Isa, Kernel, LANES, run};
 use crate::cpu::pack::Segment;
@@ -162,11 +162,9 @@ impl<F: Format, const T: usize> Kernel for Direct<'_, F, T> {
         // SAFETY: up to `DIRECT` tokens are one tile, whose records are `[blocks][tokens]`.
         let x = unsafe { job.ints.get().add(self.first * RECORD) };
         for group in self.groups {
-            let levels = segment.group(group);
-            // SAFETY: the group has `blocks` blocks of levels and scales, x as many records per token.
+            // SAFETY: the group has `blocks` blocks, x as many records per token.
             unsafe {
-                let scales = levels.add(segment.scales_at);
-                let sums = direct_group::<S, F, T>(s, blocks, levels, scales, x, job.tokens * RECORD);
+                let sums = direct_group::<S, F, T>(s, blocks, segment.group(group), x, job.tokens * RECORD);
                 for (token, sum) in sums.into_iter().enumerate() {
                     finish(s, job, segment, group, self.first + token, sum);
                 }
@@ -175,53 +173,71 @@ impl<F: Format, const T: usize> Kernel for Direct<'_, F, T> {
     }
 }
 
-/// How far ahead of its use a cache line of levels is asked for.
-const AHEAD: usize = 2048;
-
 /// # Safety
-/// `levels`, `scales` and `x` hold `blocks` blocks; records of a token are `step` bytes apart.
+/// `group` and `x` hold `blocks` blocks; records of a token are `step` bytes apart.
 #[inline(always)]
 unsafe fn direct_group<S: Isa, F: Format, const T: usize>(
     s: S,
     blocks: usize,
-    levels: *const u8,
-    scales: *const u8,
+    group: *const u8,
     x: *const u8,
     step: usize,
 ) -> [S::F; T] {
     let mut sums = [s.splat(0.0); T];
-    let per_sub = 8 / F::SUBS;
-    for b in 0..blocks {
-        // SAFETY: the caller vouches for `blocks` blocks; prefetching may go past them.
+    let bytes = record_bytes(F::DTYPE) / RECORD_BLOCKS;
+    for first in (0..blocks).step_by(RECORD_BLOCKS) {
+        let count = RECORD_BLOCKS.min(blocks - first);
+        // SAFETY: the caller vouches for `blocks` blocks.
         unsafe {
-            let levels = levels.add(b * F::LEVELS);
-            for line in 0..F::LEVELS / 64 {
-                s.prefetch(levels.wrapping_add(AHEAD + 64 * line));
-            }
-            let quads = F::quads(s, levels);
-            let (scale, min) = F::scales(s, scales, b);
-            let x = x.add(b * step);
-            for (sub, scale) in scale.into_iter().enumerate().take(F::SUBS) {
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    let x = x.add(token * RECORD);
-                    let mut dots = s.splat_i(x.add(start::<S, F>() + 4 * sub).cast());
-                    for quad in 0..per_sub {
-                        let quad = sub * per_sub + quad;
-                        dots = dot::<S, F>(s, dots, quads[quad], s.splat_b(x.add(4 * quad)));
-                    }
-                    let factor = s.mul(scale, s.splat(x.add(AT_SCALE).cast::<f32>().read()));
-                    *sum = s.fma(factor, s.to_f(dots), *sum);
+            let (at, scales, _) = place(F::DTYPE, blocks, first);
+            let (levels, scales) = (group.add(at), group.add(scales));
+            for b in 0..count {
+                for line in 0..bytes.div_ceil(64) {
+                    s.prefetch(levels.wrapping_add(b * bytes + AHEAD + 64 * line));
                 }
-            }
-            if F::MIN {
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    let x = x.add(token * RECORD + AT_SUM);
-                    *sum = s.fma(min, s.splat(x.cast::<f32>().read()), *sum);
-                }
+                let quads = F::quads(s, levels.add(b * level_bytes(F::DTYPE)));
+                let scales = F::scales(s, scales, b);
+                direct_block::<S, F, T>(s, quads, scales, x.add((first + b) * step), &mut sums);
             }
         }
     }
     sums
+}
+
+/// Adds the products of a block with `T` tokens.
+///
+/// # Safety
+/// `x` points to `T` records.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the number of the quad also places its activations")]
+unsafe fn direct_block<S: Isa, F: Format, const T: usize>(
+    s: S,
+    quads: [S::B; 8],
+    (scale, min): ([S::F; 2], S::F),
+    x: *const u8,
+    sums: &mut [S::F; T],
+) {
+    let per_sub = 8 / F::SUBS;
+    // SAFETY: the caller vouches for the records.
+    unsafe {
+        for (sub, scale) in scale.into_iter().enumerate().take(F::SUBS) {
+            for (token, sum) in sums.iter_mut().enumerate() {
+                let x = x.add(token * RECORD);
+                let mut dots = s.splat_i(x.add(start::<S, F>() + 4 * sub).cast());
+                for quad in sub * per_sub..(sub + 1) * per_sub {
+                    dots = dot::<S, F>(s, dots, quads[quad], s.splat_b(x.add(4 * quad)));
+                }
+                let factor = s.mul(scale, s.splat(x.add(AT_SCALE).cast::<f32>().read()));
+                *sum = s.fma(factor, s.to_f(dots), *sum);
+            }
+        }
+        if F::MIN {
+            for (token, sum) in sums.iter_mut().enumerate() {
+                let x = x.add(token * RECORD + AT_SUM);
+                *sum = s.fma(min, s.splat(x.cast::<f32>().read()), *sum);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -336,16 +352,17 @@ impl<F: Format> Panels<'_, F> {
     #[inline(always)]
     unsafe fn unpack<S: Isa, const G: usize>(&self, s: S, group: usize, start: usize, count: usize) {
         for g in 0..G {
-            let levels = self.segment.group(group + g);
+            let group = self.segment.group(group + g);
+            let blocks = self.segment.cols / 32;
             // SAFETY: the caller vouches for the blocks.
             unsafe {
-                let scales = levels.add(self.segment.scales_at);
                 for b in 0..count {
-                    let quads = F::quads(s, levels.add((start + b) * F::LEVELS));
+                    let (levels, scales, index) = place(F::DTYPE, blocks, start + b);
+                    let quads = F::quads(s, group.add(levels));
                     for (quad, v) in quads.into_iter().enumerate() {
                         s.store_b(self.scratch.get().add(((8 * b + quad) * G + g) * 64), v);
                     }
-                    let ([first, second], min) = F::scales(s, scales, start + b);
+                    let ([first, second], min) = F::scales(s, group.add(scales), index);
                     let out = self.panel_scales().add((b * G + g) * PANEL_VECTORS * LANES);
                     s.store(out, first);
                     if F::SUBS > 1 {

@@ -1,0 +1,226 @@
+//! The HTTP surfaces: each translates its own words into a [`Job`](crate::job::Job) and back, and decides nothing.
+//!
+//! A request passes the [`guard`] (host, origin, key), then its surface, which asks the [`Desk`]. The router
+//! holds no other state, so tests put any desk behind it.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    config::Config,
+    dispatch::provider::BoxFuture,
+    inference::{Counters, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress, StoreError},
+    job::{Job, JobError, KeepAlive, Mode, Reply},
+};
+
+pub mod admin;
+pub mod body;
+pub mod error;
+pub mod fields;
+pub mod guard;
+pub mod metrics;
+pub mod ollama;
+pub mod openai;
+pub mod pump;
+mod running;
+mod sampling;
+pub mod time;
+pub mod tools;
+
+pub use error::ApiError;
+
+/// Names the mode a reply was made in, and asks for one.
+pub const MODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-mode");
+/// Names the node that answered.
+pub const NODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-node");
+
+/// What the surfaces ask of the node.
+pub trait Desk: Send + Sync + fmt::Debug {
+    /// Starts a job.
+    ///
+    /// # Errors
+    /// A typed refusal; what goes wrong later comes through the reply.
+    fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>>;
+
+    /// Models that can be asked for.
+    fn models(&self) -> BoxFuture<'_, Vec<ModelEntry>>;
+
+    /// What a model's file says about itself.
+    ///
+    /// # Errors
+    /// No such model, or a file that cannot be read.
+    fn details(&self, model: String) -> BoxFuture<'_, Result<ModelDetails, StoreError>>;
+
+    /// Models in memory.
+    fn loaded(&self) -> BoxFuture<'_, Vec<LoadedModel>>;
+
+    /// Loads a model, or sets a loaded one's keep-alive time.
+    ///
+    /// # Errors
+    /// No such model, or one that cannot be loaded.
+    fn load(&self, model: String, keep_alive: Option<KeepAlive>) -> BoxFuture<'_, Result<(), JobError>>;
+
+    /// Unloads a model; whether it was loaded.
+    ///
+    /// # Errors
+    /// [`JobError::ModelNotFound`].
+    fn unload(&self, model: String) -> BoxFuture<'_, Result<bool, JobError>>;
+
+    /// Deletes a model from the node's own store.
+    ///
+    /// # Errors
+    /// No such model, or one that is another program's.
+    fn remove(&self, model: String) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Fetches a model; dropping the receiver stops the pull.
+    fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>>;
+
+    /// What has been done since the start.
+    fn counters(&self) -> Counters;
+
+    /// Whether jobs are taken, for `/readyz`.
+    fn ready(&self) -> bool;
+}
+
+/// What every handler holds.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub(crate) desk: Arc<dyn Desk>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) metrics: Arc<metrics::Metrics>,
+    pub(crate) summaries: Arc<ollama::Summaries>,
+}
+
+/// What the surfaces know of the node.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// The node's id, for `x-potluck-node`.
+    pub node: String,
+    /// The address it serves on.
+    pub address: SocketAddr,
+    /// The owner's token, with every right.
+    pub admin_token: String,
+    /// Seconds since 1970 when it began to serve.
+    pub since: u64,
+}
+
+impl Api {
+    /// The state of a router.
+    pub fn new(desk: Arc<dyn Desk>, settings: Settings) -> Self {
+        Self { desk, settings: Arc::new(settings), metrics: Arc::default(), summaries: Arc::default() }
+    }
+
+    /// All routes with their guards.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/", get(front))
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(admin::ready))
+            .route("/metrics", get(metrics::render))
+            .merge(openai::routes())
+            .merge(ollama::routes())
+            .merge(admin::routes())
+            .fallback(not_found)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(self.clone(), guard::check))
+            .layer(middleware::from_fn_with_state(self.clone(), label))
+            .with_state(self)
+    }
+
+    pub(crate) async fn submit(&self, job: Job) -> Result<Reply, JobError> {
+        self.metrics.submitted(job.mode);
+        let outcome = self.desk.submit(job).await;
+        if outcome.is_err() {
+            self.metrics.refused();
+        }
+        outcome
+    }
+}
+
+/// Names mode and node on every reply that does not yet, and counts it.
+async fn label(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    api.metrics.responded(&path, response.status());
+    let headers = response.headers_mut();
+    if !headers.contains_key(MODE_HEADER) {
+        headers.insert(MODE_HEADER, HeaderValue::from_static(api.settings.config.mode.as_str()));
+    }
+    if !headers.contains_key(NODE_HEADER)
+        && let Ok(node) = HeaderValue::from_str(&api.settings.node)
+    {
+        headers.insert(NODE_HEADER, node);
+    }
+    response
+}
+
+/// Writes mode and node of a running answer into a response.
+pub(crate) fn label_reply(response: &mut Response, node: &str, mode: Mode) {
+    let headers = response.headers_mut();
+    headers.insert(MODE_HEADER, HeaderValue::from_static(mode.as_str()));
+    if let Ok(node) = HeaderValue::from_str(node) {
+        headers.insert(NODE_HEADER, node);
+    }
+}
+
+async fn not_found(request: Request) -> Response {
+    let path = request.uri().path();
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; see / for what there is"))
+        .code("not_found")
+        .respond(path)
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not a method of {path}", request.method()))
+        .code("method_not_allowed")
+        .respond(path)
+}
+
+/// `/`: a page for people, Ollama's greeting for its clients.
+async fn front(State(api): State<Api>, request: Request) -> Response {
+    let wants_page = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    if wants_page { Html(page(&api)).into_response() } else { "Ollama is running\n".into_response() }
+}
+
+fn page(api: &Api) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let address = api.settings.address;
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>Potluck</title><style>body{{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em}}\
+         code{{background:#8882;padding:.1em .3em}}</style><h1>Potluck {version}</h1>\
+         <p>This node answers AI requests on this machine. Point your tools at:</p><ul>\
+         <li>OpenAI: <code>http://{address}/v1</code> (<a href=/v1/models>models</a>)</li>\
+         <li>Ollama: <code>http://{address}</code> (<a href=/api/tags>models</a>)</li>\
+         <li>State: <a href=/potluck/v1/status>status</a>, <a href=/healthz>health</a>, <a href=/metrics>metrics</a></li>\
+         </ul><p>In a shell: <code>potluck run guide \"How do I join a pool?\"</code></p></html>"
+    )
+}
+
+/// A route that answers POST.
+pub(crate) fn on_post<H, T>(handler: H) -> axum::routing::MethodRouter<Api>
+where
+    H: axum::handler::Handler<T, Api>,
+    T: 'static,
+{
+    post(handler)
+}
+
+#[cfg(test)]
+mod tests;

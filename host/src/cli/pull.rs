@@ -1,0 +1,84 @@
+//! `potluck pull`
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{
+    CliError, Context,
+    client::{Client, Session},
+    output, print_line,
+};
+
+/// Fetch a model. What is there already of an interrupted pull is not fetched again.
+///
+/// The usual variables are heeded: HF_TOKEN for private models, HF_ENDPOINT for another hub.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  potluck pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M\n  potluck pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF --json"
+)]
+pub(super) struct Pull {
+    /// hf.co/USER/REPO[:QUANT], or the https address of a .gguf file.
+    model: String,
+}
+
+impl Pull {
+    pub(super) async fn run(self, context: Context) -> Result<(), CliError> {
+        let session = Session::open(&context, None).await?;
+        let outcome = tokio::select! {
+            outcome = follow(&session.client, &self.model, context.json) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        };
+        session.close().await;
+        outcome
+    }
+}
+
+async fn follow(client: &Client, model: &str, json: bool) -> Result<(), CliError> {
+    let mut lines = client.lines("/potluck/v1/pull", &json!({"model": model})).await?;
+    let bar = bar(json);
+    let mut name = None;
+    while let Some(step) = lines.next().await? {
+        if json {
+            print_line(&step.to_string())?;
+        }
+        let text = |field: &str| step.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |field: &str| step.get(field).and_then(Value::as_u64).unwrap_or_default();
+        match text("status").as_str() {
+            "downloading" => {
+                bar.set_length(number("total"));
+                bar.set_message(text("file"));
+                bar.set_position(number("completed"));
+            }
+            "verifying" => bar.set_message(format!("checking {}", text("file"))),
+            "success" => name = Some(text("name")),
+            _ => bar.set_message("asking the hub"),
+        }
+    }
+    bar.finish_and_clear();
+    match name {
+        Some(_) if json => Ok(()),
+        Some(name) => {
+            let size = bar
+                .length()
+                .filter(|size| *size > 0)
+                .map_or_else(String::new, |size| format!(" ({})", output::bytes(size)));
+            print_line(&format!("pulled {name}{size}; try: potluck run {name}"))
+        }
+        None => Err(CliError::Broken("the pull broke off without saying why".into())),
+    }
+}
+
+fn bar(json: bool) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if json || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,215 @@
+//! The shared state behind [`super::Inference`].
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::spawn_blocking,
+};
+
+use super::{
+    Counters, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PULL_BUFFER, PullError, PullProgress,
+    StoreError,
+    caches::CacheRoots,
+    counters::{Cells, add},
+    details,
+    engine::{self, Files, Loader},
+    keeper::Keeper,
+    prepare::Prepared,
+    pull::Puller,
+    runner::{Sent, Shared},
+    scheduler::Work,
+    store::Store,
+};
+use crate::job::{Job, JobError, KeepAlive, Mode, Reply};
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    node: String,
+    store: Arc<Store>,
+    keeper: Arc<Keeper>,
+    cells: Arc<Cells>,
+    puller: Arc<Puller>,
+    stop: watch::Sender<bool>,
+}
+
+impl Inner {
+    pub(super) async fn bind(config: InferenceConfig) -> Result<Arc<Self>, StoreError> {
+        let budget = config.memory_budget.unwrap_or_else(engine::default_budget);
+        let loader = Arc::new(Files::new(&config, budget));
+        let roots = config.caches.then(CacheRoots::from_env);
+        Self::with(config, budget, loader, roots).await
+    }
+
+    /// With a loader and caches of the caller's choice.
+    pub(super) async fn with(
+        config: InferenceConfig,
+        budget: u64,
+        loader: Arc<dyn Loader>,
+        roots: Option<CacheRoots>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (home, models) = (config.home.clone(), config.models.clone());
+        let store = blocking(move || Store::open(&home, &models, roots)).await?;
+        let cells = Arc::new(Cells::default());
+        let shared = Shared {
+            loader,
+            cells: cells.clone(),
+            idle: Arc::new(Notify::new()),
+            parallel: config.parallel.clamp(1, 512),
+            max_queue: config.max_queue.min(65_536),
+        };
+        let keeper = Arc::new(Keeper::new(shared, budget, config.max_loaded, config.keep_alive));
+        tokio::spawn(Keeper::reap(Arc::downgrade(&keeper)));
+        let store = Arc::new(store);
+        Ok(Arc::new(Self {
+            node: config.node,
+            keeper,
+            cells,
+            puller: Arc::new(Puller::from_env(store.clone(), config.offline)),
+            store,
+            stop: watch::channel(false).0,
+        }))
+    }
+
+    pub(super) async fn submit(&self, job: Job) -> Result<Reply, JobError> {
+        add(&self.cells.requests, 1);
+        let result = self.start(job).await;
+        match &result {
+            Ok(_) => {}
+            Err(JobError::Busy { .. }) => add(&self.cells.busy, 1),
+            Err(_) => add(&self.cells.refused, 1),
+        }
+        result
+    }
+
+    async fn start(&self, job: Job) -> Result<Reply, JobError> {
+        let submitted = Instant::now();
+        let entry = self.find(&job.model).await?;
+        let job = Arc::new(job);
+        // A second try when the engine broke between being found and being given the job.
+        for _ in 0..2 {
+            let (runner, lease, load) = self.keeper.acquire(&entry, job.keep_alive).await?;
+            let asked = job.clone();
+            let prepared = runner.frontend.blocking(move |f| f.prepare(&asked)).await?;
+            let (events, reply) = Reply::channel(self.node.clone(), Mode::Local);
+            let Prepared { tokens, limit, sampler, stops, logprobs, fresh, grammar } = prepared;
+            let tokenizer = runner.frontend.tokenizer().clone();
+            let work = Work {
+                tokens,
+                limit,
+                sampler,
+                tokenizer,
+                stops,
+                logprobs,
+                fresh,
+                grammar,
+                events,
+                lease,
+                submitted,
+                load,
+            };
+            match runner.send(work) {
+                Sent::Queued => return Ok(reply),
+                Sent::Full => return Err(JobError::Busy { queued: 0, retry_after: Duration::from_secs(1) }),
+                Sent::Ended => {}
+            }
+        }
+        Err(JobError::Internal { reason: "the engine ended twice before it took the job".into() })
+    }
+
+    pub(super) async fn count(&self, job: Job) -> Result<u64, JobError> {
+        let entry = self.find(&job.model).await?;
+        let (runner, _lease, _) = self.keeper.acquire(&entry, job.keep_alive).await?;
+        runner.frontend.blocking(move |f| f.tokens(&job, usize::MAX).map(|tokens| tokens.len() as u64)).await
+    }
+
+    async fn find(&self, name: &str) -> Result<ModelEntry, JobError> {
+        self.resolve(name).await.map_err(|error| match error {
+            StoreError::NotFound { name } => JobError::ModelNotFound { model: name },
+            StoreError::Ambiguous { .. } => {
+                JobError::Invalid { field: "model".into(), reason: error.to_string() }
+            }
+            other => JobError::ModelUnusable { model: name.to_owned(), reason: other.to_string() },
+        })
+    }
+
+    pub(super) async fn models(&self) -> Vec<ModelEntry> {
+        let store = self.store.clone();
+        spawn_blocking(move || store.list().to_vec()).await.unwrap_or_default()
+    }
+
+    pub(super) async fn resolve(&self, name: &str) -> Result<ModelEntry, StoreError> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        blocking(move || store.resolve(&name)).await
+    }
+
+    pub(super) async fn show(&self, name: &str) -> Result<ModelDetails, StoreError> {
+        let entry = self.resolve(name).await?;
+        blocking(move || match engine::open(&entry) {
+            Ok(gguf) => Ok(details::read(entry, &gguf)),
+            Err(reason) => Err(StoreError::Unreadable { name: entry.name, reason }),
+        })
+        .await
+    }
+
+    pub(super) fn loaded(&self) -> Vec<LoadedModel> {
+        self.keeper.runners().iter().map(|r| r.describe()).collect()
+    }
+
+    pub(super) async fn load(&self, name: &str, keep: Option<KeepAlive>) -> Result<Duration, JobError> {
+        let entry = self.find(name).await?;
+        self.keeper.acquire(&entry, keep).await.map(|(_, _, time)| time)
+    }
+
+    pub(super) async fn unload(&self, name: &str) -> Result<bool, JobError> {
+        let entry = self.find(name).await?;
+        Ok(self.keeper.unload(&entry))
+    }
+
+    pub(super) async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let entry = blocking(move || store.remove(&name)).await?;
+        self.keeper.unload(&entry);
+        Ok(())
+    }
+
+    pub(super) fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        let (progress, steps) = mpsc::channel(PULL_BUFFER);
+        let (puller, reference, mut stop) =
+            (self.puller.clone(), reference.to_owned(), self.stop.subscribe());
+        tokio::spawn(async move {
+            let result = tokio::select! {
+                result = puller.pull(&reference, &progress) => result,
+                _ = stop.wait_for(|s| *s) => Err(PullError::Stopped),
+                () = progress.closed() => return,
+            };
+            let last = result.map(|name| PullProgress::Success { name });
+            let _ = progress.send(last).await;
+        });
+        steps
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let mut counters = self.cells.snapshot();
+        for model in self.loaded() {
+            counters.active += model.active as u64;
+            counters.queued += model.queued as u64;
+        }
+        counters
+    }
+
+    pub(super) async fn shutdown(&self, grace: Duration) {
+        self.stop.send_replace(true);
+        self.keeper.shutdown(grace).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let broke = |_| StoreError::Io { path: "models".into(), reason: "the work broke off".into() };
+    spawn_blocking(work).await.map_err(broke)?
+}

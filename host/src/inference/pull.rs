@@ -1,0 +1,312 @@
+//! Pulling models: which file a reference means, and getting it, whatever the network and the server do.
+
+mod download;
+mod hub;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use potluck_kernels::gguf::Gguf;
+use sha2::{Digest, Sha256};
+use tokio::{sync::mpsc::Sender, task::spawn_blocking};
+
+use super::{
+    PullProgress, PullReference, ReferenceError, StoreError, quant,
+    store::{Manifest, Store, now},
+};
+use download::Download;
+use hub::Web;
+
+/// Why a pull failed. What was downloaded so far is kept unless its bytes are wrong, and the pull resumes there.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PullError {
+    /// The reference has no known shape.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// Pulling is switched off.
+    #[error(
+        "this node is offline (POTLUCK_OFFLINE, HF_HUB_OFFLINE or `offline` in the configuration); nothing is pulled"
+    )]
+    Offline,
+    /// The hub wants a token, or the token may not read this repository.
+    #[error(
+        "{host} refuses access to {what} ({status}); set HF_TOKEN to a token that may read it, and accept the model's terms on its page"
+    )]
+    Forbidden {
+        /// The server.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// No such repository or file.
+    #[error("{host} has no {what}")]
+    NotFound {
+        /// The server.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The repository has no such quantisation.
+    #[error("{repo} has no file for `{asked}`; it has: {}", available.join(", "))]
+    NoSuchFile {
+        /// The repository.
+        repo: String,
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// The model is in several files.
+    #[error(
+        "{file} is one of {parts} parts; split models are not supported: merge them with `llama-gguf-split --merge` and give the file with --model"
+    )]
+    Split {
+        /// The file.
+        file: String,
+        /// Number of parts.
+        parts: u32,
+    },
+    /// The server cannot be reached or breaks off again and again.
+    #[error("{url}: {reason}; {completed} bytes are kept, run the pull again to go on from there")]
+    Network {
+        /// The address.
+        url: String,
+        /// What went wrong last.
+        reason: String,
+        /// Bytes that are on disk.
+        completed: u64,
+    },
+    /// The server contradicts itself.
+    #[error("{url} answered what it must not: {reason}")]
+    Protocol {
+        /// The address.
+        url: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The bytes are not those the hub promised.
+    #[error("{file} has SHA-256 {got}, but {expected} was promised; the bytes were thrown away")]
+    Digest {
+        /// The file.
+        file: String,
+        /// Promised.
+        expected: String,
+        /// Computed.
+        got: String,
+    },
+    /// The bytes are no model this node can read.
+    #[error("{file} is not a usable GGUF file: {reason}")]
+    NotAModel {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// The disk is too small.
+    #[error("{needed} bytes are needed in {path}, {available} are free")]
+    DiskFull {
+        /// The folder.
+        path: String,
+        /// Bytes still to come.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
+    /// The file system refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The caller went away or the node is stopping.
+    #[error("the pull was stopped; run it again to go on")]
+    Stopped,
+}
+
+/// Where progress goes.
+type Progress = Sender<Result<PullProgress, PullError>>;
+
+/// How to reach the hub, and how patient to be.
+#[derive(Clone, Debug)]
+struct Settings {
+    /// Without a slash at the end.
+    endpoint: String,
+    token: Option<String>,
+    offline: bool,
+    connect: Duration,
+    /// Longest silence of a server.
+    silence: Duration,
+    /// First pause before another try; doubles each time.
+    pause: Duration,
+    /// Tries without a single new byte.
+    tries: u32,
+}
+
+impl Settings {
+    fn from_env(offline: bool) -> Self {
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
+        let on = |name: &str| {
+            var(name).is_some_and(|v| !matches!(v.to_lowercase().as_str(), "0" | "false" | "no"))
+        };
+        let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let file = var("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| {
+            let home = var("HF_HOME").map(PathBuf::from);
+            home.or_else(|| Some(PathBuf::from(var("HOME")?).join(".cache/huggingface")))
+                .map(|h| h.join("token"))
+        });
+        let read = || std::fs::read_to_string(file?).ok();
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: var("HF_TOKEN").or_else(read).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            offline: offline || on("HF_HUB_OFFLINE") || on("POTLUCK_OFFLINE"),
+            connect: Duration::from_secs(15),
+            silence: Duration::from_secs(60),
+            pause: Duration::from_millis(500),
+            tries: 8,
+        }
+    }
+}
+
+/// The file that a reference means.
+#[derive(Clone, Debug)]
+struct Target {
+    /// The model's name once it is here.
+    name: String,
+    file: String,
+    url: String,
+    source: String,
+    size: Option<u64>,
+    /// 64 lower-case hex digits.
+    digest: Option<String>,
+}
+
+impl Target {
+    /// The name of its unfinished download.
+    fn key(&self) -> String {
+        self.digest.clone().unwrap_or_else(|| format!("url-{}", hex(&Sha256::digest(self.url.as_bytes()))))
+    }
+}
+
+/// Pulls models into a store.
+#[derive(Debug)]
+pub(super) struct Puller {
+    store: Arc<Store>,
+    settings: Settings,
+    /// One pull per file at a time.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Puller {
+    pub(super) fn from_env(store: Arc<Store>, offline: bool) -> Self {
+        Self { store, settings: Settings::from_env(offline), turns: Mutex::default() }
+    }
+
+    /// Pulls and returns the model's name.
+    ///
+    /// # Errors
+    /// [`PullError`]; what can be used again stays on disk.
+    pub(super) async fn pull(&self, reference: &str, progress: &Progress) -> Result<String, PullError> {
+        let parsed = PullReference::parse(reference)?;
+        if self.settings.offline {
+            return Err(PullError::Offline);
+        }
+        let _ = progress.send(Ok(PullProgress::Resolving { reference: parsed.to_string() })).await;
+        let web = Web::new(self.settings.clone())?;
+        let target = web.resolve(&parsed).await?;
+        let turn = self.turn(&target.key());
+        let _turn = turn.lock().await;
+        let digest = match &target.digest {
+            Some(digest) if self.store.blob(digest).is_file() => digest.clone(),
+            _ => self.fetch(&web, &target, progress).await?,
+        };
+        let size = tokio::fs::metadata(self.store.blob(&digest)).await.map_or(0, |m| m.len());
+        let manifest = Manifest {
+            name: target.name.clone(),
+            digest,
+            size,
+            source: target.source.clone(),
+            pulled_at: now(),
+        };
+        self.store.record(&manifest)?;
+        Ok(target.name)
+    }
+
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// Downloads, checks and puts the file in its place; returns its digest.
+    async fn fetch(&self, web: &Web, target: &Target, progress: &Progress) -> Result<String, PullError> {
+        let partial = self.store.partial().join(format!("{}.part", target.key()));
+        Download { web, target, partial: &partial, progress, version: None }.run().await?;
+        let _ = progress.send(Ok(PullProgress::Verifying { file: target.file.clone() })).await;
+        let (path, file) = (partial.clone(), target.file.clone());
+        let checked = spawn_blocking(move || check(&path, &file)).await;
+        let result = checked.unwrap_or(Err(PullError::Stopped));
+        let wrong = match (&result, &target.digest) {
+            (Ok(got), Some(expected)) if got != expected => Some(PullError::Digest {
+                file: target.file.clone(),
+                expected: expected.clone(),
+                got: got.clone(),
+            }),
+            _ => None,
+        };
+        // Wrong bytes are never resumed.
+        if let Some(error) = wrong {
+            let _ = tokio::fs::remove_file(&partial).await;
+            return Err(error);
+        }
+        let digest = match result {
+            Ok(digest) => digest,
+            Err(error) => {
+                let _ = tokio::fs::remove_file(&partial).await;
+                return Err(error);
+            }
+        };
+        // Only now is it known that the bytes are the promised ones; whether this node can read them is another
+        // question, and the answer saves a load later.
+        let path = partial.clone();
+        let readable = spawn_blocking(move || Gguf::open(&path).map(drop).map_err(|e| e.to_string())).await;
+        if let Ok(Err(reason)) = readable {
+            let _ = tokio::fs::remove_file(&partial).await;
+            return Err(PullError::NotAModel { file: target.file.clone(), reason });
+        }
+        let blob = self.store.blob(&digest);
+        tokio::fs::rename(&partial, &blob).await.map_err(|e| StoreError::io(&blob, &e))?;
+        Ok(digest)
+    }
+}
+
+/// SHA-256 of a file.
+fn check(path: &Path, file: &str) -> Result<String, PullError> {
+    use std::io::Read;
+    let mut reader = std::fs::File::open(path).map_err(|e| StoreError::io(path, &e))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = reader.read(&mut buffer).map_err(|e| StoreError::io(path, &e))?;
+        match buffer.get(..n) {
+            Some([]) | None => break,
+            Some(bytes) => hasher.update(bytes),
+        }
+    }
+    tracing::debug!(file, "hashed");
+    Ok(hex(&hasher.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut out, b| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The node: the one place where its parts are wired together.
+//!
+//! [`Node::bind`] returns once the listener is up, [`Node::join`] when the node has ended, and
+//! [`Node::shutdown`] ends it: no new jobs, running ones get a while to finish, then connections close.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    api::{Api, Desk, Settings, time::unix_now},
+    config::{Config, ConfigError},
+    dispatch::{Dispatcher, local::LocalProvider, provider::BoxFuture},
+    inference::{
+        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
+        StoreError,
+    },
+    job::{Job, JobError, KeepAlive, Reply},
+};
+
+pub mod home;
+pub mod ports;
+mod serve;
+
+use home::{Home, HomeError};
+
+/// Time running jobs get to finish when the node is asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    home: Home,
+    desk: Arc<FrontDesk>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The home folder cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why, who has it, and what to do.
+        reason: String,
+    },
+    /// Listening off loopback without any key.
+    #[error(
+        "{address} can be reached by others, but no key is configured, so nobody could be answered; pass --api-key KEY (POTLUCK_API_KEY) or add [[http.keys]] to the configuration"
+    )]
+    Open {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The model store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Node {
+    /// Starts a node that owns its home folder; returns once it listens.
+    ///
+    /// # Errors
+    /// Any [`NodeError`].
+    pub async fn bind(config: Config) -> Result<Self, NodeError> {
+        let home = Home::own(&config.home()?)?;
+        Self::bind_in(config, home).await
+    }
+
+    /// Starts a node for the duration of one command: other such nodes may share the home folder, and it is
+    /// not announced there.
+    ///
+    /// # Errors
+    /// Any [`NodeError`].
+    pub async fn bind_guest(config: Config) -> Result<Self, NodeError> {
+        let home = Home::share(&config.home()?)?;
+        Self::bind_in(config, home).await
+    }
+
+    async fn bind_in(mut config: Config, home: Home) -> Result<Self, NodeError> {
+        let wanted = config.listen;
+        if !wanted.ip().is_loopback() && config.http.keys.is_empty() {
+            return Err(NodeError::Open { address: wanted });
+        }
+        let listener = TcpListener::bind(wanted)
+            .await
+            .map_err(|error| NodeError::Listen { address: wanted, reason: ports::explain(&error, wanted) })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| NodeError::Listen { address: wanted, reason: error.to_string() })?;
+        config.home = Some(home.path().to_owned());
+        let inference = Inference::bind(inference_config(&config, &home)).await?;
+        let local = LocalProvider::new(home.node_id().to_owned(), inference.clone());
+        let dispatcher = Dispatcher::new(vec![Arc::new(local)]);
+        let desk = Arc::new(FrontDesk { dispatcher, inference, ready: AtomicBool::new(true) });
+        let settings = Settings {
+            node: home.node_id().to_owned(),
+            address,
+            admin_token: home.admin_token().to_owned(),
+            since: unix_now(),
+            config,
+        };
+        let http = serve::Limits::new(&settings.config.http);
+        let router = Api::new(Arc::clone(&desk) as Arc<dyn Desk>, settings).router();
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve::run(listener, router, http, stopped));
+        home.announce(address)?;
+        tracing::info!(%address, home = %home.path().display(), "serving");
+        Ok(Self { address, home, desk, stop, server })
+    }
+
+    /// The address it serves on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where commands and clients find it.
+    pub fn url(&self) -> String {
+        home::url_of(self.address)
+    }
+
+    /// The owner's token, with every right.
+    pub fn admin_token(&self) -> &str {
+        self.home.admin_token()
+    }
+
+    /// Waits until the node has ended, which it does by itself only when it breaks.
+    pub async fn join(&mut self) {
+        let _ = (&mut self.server).await;
+    }
+
+    /// Ends the node: running jobs get ten seconds, requests that come meanwhile are answered 503.
+    pub async fn shutdown(self) {
+        self.desk.ready.store(false, Ordering::Release);
+        self.home.withdraw();
+        self.desk.inference.shutdown(GRACE).await;
+        let _ = self.stop.send(true);
+        let _ = self.server.await;
+        tracing::info!("stopped");
+    }
+}
+
+fn inference_config(config: &Config, home: &Home) -> InferenceConfig {
+    let section = &config.inference;
+    InferenceConfig {
+        home: PathBuf::from(home.path()),
+        models: section.models.clone(),
+        device: section.device,
+        threads: section.threads,
+        context: section.context,
+        parallel: section.parallel,
+        max_queue: section.max_queue,
+        keep_alive: section.keep_alive,
+        max_loaded: section.max_loaded,
+        memory_budget: section.memory_budget,
+        caches: section.caches,
+        offline: config.offline,
+        node: home.node_id().to_owned(),
+    }
+}
+
+/// What the surfaces see of the node: jobs go through the dispatcher, models are this machine's.
+#[derive(Debug)]
+struct FrontDesk {
+    dispatcher: Dispatcher,
+    inference: Inference,
+    ready: AtomicBool,
+}
+
+impl Desk for FrontDesk {
+    fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>> {
+        Box::pin(async move {
+            if !self.ready() {
+                return Err(JobError::ShuttingDown);
+            }
+            self.dispatcher.submit(job).await
+        })
+    }
+
+    fn models(&self) -> BoxFuture<'_, Vec<ModelEntry>> {
+        Box::pin(self.inference.models())
+    }
+
+    fn details(&self, model: String) -> BoxFuture<'_, Result<ModelDetails, StoreError>> {
+        Box::pin(async move { self.inference.show(&model).await })
+    }
+
+    fn loaded(&self) -> BoxFuture<'_, Vec<LoadedModel>> {
+        Box::pin(async { self.inference.loaded() })
+    }
+
+    fn load(&self, model: String, keep_alive: Option<KeepAlive>) -> BoxFuture<'_, Result<(), JobError>> {
+        Box::pin(async move { self.inference.load(&model, keep_alive).await.map(drop) })
+    }
+
+    fn unload(&self, model: String) -> BoxFuture<'_, Result<bool, JobError>> {
+        Box::pin(async move { self.inference.unload(&model).await })
+    }
+
+    fn remove(&self, model: String) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.inference.remove(&model).await })
+    }
+
+    fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        self.inference.pull(reference)
+    }
+
+    fn counters(&self) -> Counters {
+        self.inference.counters()
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,21 @@
+//! Scenarios over real processes: one module per story, one binary so that linking is paid once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is how it reports"
+)]
+
+mod bad_input;
+mod caches;
+mod common;
+mod first_start;
+mod fuzz;
+mod golden;
+mod guide;
+mod isolation;
+mod load;
+mod pull;
+mod sdk;
