@@ -151,10 +151,10 @@ impl Sequence {
 
     /// Tries again to send what was kept.
     pub(super) fn unblock(&mut self) {
-        if let Some((event, since)) = self.blocked.take() {
-            if let Err(TrySendError::Full(Ok(event))) = self.events.try_send(Ok(event)) {
-                self.blocked = Some((event, since));
-            }
+        if let Some((event, since)) = self.blocked.take()
+            && let Err(TrySendError::Full(Ok(event))) = self.events.try_send(Ok(event))
+        {
+            self.blocked = Some((event, since));
         }
     }
 
