@@ -100,12 +100,10 @@ impl Report {
         if self.stuck > 0 {
             wrong.push(format!("{} requests still run or wait after everyone left", self.stuck));
         }
-        if self.growth().abs() > 5.0 {
-            let (before, after) = (self.rss_before, self.rss_after);
-            wrong.push(format!(
-                "resident memory went from {before} to {after} bytes: {:+.1} %",
-                self.growth()
-            ));
+        let (before, after) = (self.rss_before, self.rss_after);
+        if after.abs_diff(before) > self.allowed() {
+            let percent = self.growth();
+            wrong.push(format!("resident memory went from {before} to {after} bytes: {percent:+.1} %"));
         }
         let (before, after) = self.descriptors;
         if after > before + 4 {
@@ -133,18 +131,19 @@ pub fn in_flight(client: &Client) -> u64 {
 pub fn run(node: &Node, plan: &Plan) -> Report {
     let client = node.client();
     let mut failures = Vec::new();
-    let mut rss_before = 0;
+    let mut before = 0;
     // The same load until memory no longer grows by more than a little from round to round.
     for round in 0..6 {
         failures.extend(phase(&client, plan, plan.warm_up / 3, plan.seed + round).failures);
         settle(&client);
         let now = node.rss();
-        if round > 1 && now < rss_before + rss_before / 50 {
-            rss_before = now.max(rss_before);
+        if round > 1 && now < before + before / 50 {
             break;
         }
-        rss_before = now;
+        before = now;
     }
+    rest(&client);
+    let rss_before = node.rss();
     let count = |what: fn(u32) -> Option<u64>| what(node.pid()).expect("the process can be looked at");
     let before = (count(process::descriptors), count(process::threads));
 
@@ -152,6 +151,7 @@ pub fn run(node: &Node, plan: &Plan) -> Report {
     let mut tally = phase(&client, plan, plan.time, plan.seed ^ 0xfeed);
     let time = started.elapsed();
     let stuck = settle(&client);
+    rest(&client);
     tally.failures.extend(failures);
     Report {
         endings: tally.endings,
@@ -172,6 +172,12 @@ fn settle(client: &Client) -> u64 {
     // Closed sockets are noticed and buffers given back a moment later.
     thread::sleep(Duration::from_millis(500));
     stuck
+}
+
+/// Waits until threads that were started for a peak have gone home, which takes them ten seconds of idleness.
+fn rest(client: &Client) {
+    thread::sleep(Duration::from_secs(11));
+    settle(client);
 }
 
 #[derive(Debug, Default)]
@@ -202,7 +208,7 @@ fn phase(client: &Client, plan: &Plan, time: Duration, seed: u64) -> Tally {
                     drop(tally);
                     if busy {
                         // Even a client that does not wait as told gives others a turn.
-                        thread::sleep(Duration::from_millis(20 + random.below(60) as u64));
+                        thread::sleep(Duration::from_millis(50 + random.below(300) as u64));
                     }
                 }
             });
