@@ -1,4 +1,11 @@
 //! The CPU backend against the plain reference by forced decoding, and against itself bit by bit.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/models.rs"]
 mod models;

@@ -1,5 +1,12 @@
 //! The CubeCL backend against the plain reference by forced decoding, on a real GPU or on lavapipe
 //! (`VK_ICD_FILENAMES=…/lvp_icd.x86_64.json CUBECL_WGPU_DEFAULT_DEVICE=Cpu`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 #![cfg(feature = "gpu")]
 
 #[path = "support/models.rs"]

@@ -2,6 +2,13 @@
 //!
 //! candle has no sliding window and no `rope_freqs.weight`: llama and mistral are compared without them here, and
 //! `features_change_the_logits` shows that the reference does use them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/candle.rs"]
 mod candle;

@@ -1,4 +1,11 @@
 //! A real trained model, stories260K: its known greedy text, and every storage type its shape allows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/models.rs"]
 mod models;

@@ -1,4 +1,11 @@
 //! What a decoder's file must say, and what happens when it does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/models.rs"]
 mod models;

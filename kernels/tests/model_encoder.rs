@@ -1,4 +1,11 @@
 //! BERT encoders: the CPU backend against the reference, the reference against candle, both file formats.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/models.rs"]
 mod models;

@@ -1,4 +1,11 @@
 //! The sampler: what it cuts, what it draws, what it refuses, and how fast it is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use potluck_kernels::sample::{Sampler, SamplingError, SamplingParams};
 use proptest::prelude::*;
