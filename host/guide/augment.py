@@ -11,112 +11,10 @@ import random
 import re
 
 from fact import ABOUT_FRAMES, DO_FRAMES, Fact, cores
+from synonyms import LINES
 from talk import REFUSAL
 
-# Words that may stand for each other wherever they occur. Words whose change
-# would turn one fact into another (stop a model, stop the node) stay out.
-SYNONYMS: list[list[str]] = [
-    s.split("|")
-    for s in """machine|computer|pc|box|laptop|server|device|workstation|desktop
-    machines|computers|pcs|boxes|laptops|servers|devices
-    friend|colleague|buddy|mate|coworker|brother|flatmate|neighbour|team mate|pal|sister
-    friends|colleagues|buddies|mates|coworkers|team mates|family|pals
-    friend's|colleague's|buddy's|mate's|brother's|flatmate's|coworker's|sister's|neighbour's
-    delete|remove|erase|get rid of|throw away|wipe
-    show|display|view|see|print|look at
-    list|show|display|enumerate|print|see
-    download|fetch|get|grab|obtain|pull
-    start|launch|fire up|boot|kick off|begin
-    create|make|set up|build|establish|open
-    change|alter|modify|adjust|set|edit
-    find out|learn|know|discover|see|check|figure out
-    check|verify|see|test|look up|inspect
-    use|employ|work with|make use of|try
-    install|set up|put
-    choose|pick|select|specify|decide on
-    query|question
-    command|command line|subcommand|cli command
-    folder|directory|dir|place|location
-    supported|accepted|allowed|understood|possible
-    someone|somebody|a person|another person|anyone
-    send|give|pass|submit
-    another|a different|some other|a second
-    several|many|multiple|lots of|a few
-    stored|kept|saved|written|put
-    answer|reply|response
-    answers|replies|responses
-    answered|replied|responded
-    join|enter|get into|become part of|connect to|hop into
-    invite|invitation|invite code|invite link|invite string
-    members|peers|participants|people
-    member|peer|participant
-    error|failure|problem|message
-    speed|performance
-    fast|quick|speedy
-    big|large|huge
-    gpu|graphics card|video card|gpus
-    limit|cap|restrict|bound
-    required|needed|necessary|mandatory
-    need|require|have to have
-    default|standard|preset|normal|usual
-    connect|hook up|attach|link|plug
-    works|functions
-    support|handle|understand|know|allow
-    does it|does potluck|does the node|will it|can it|can potluck
-    is it|is potluck|is this
-    it|potluck|the node|the program|this thing
-    the node|my node|potluck|the server|the daemon|a node
-    explain|describe|clarify
-    internet|web|network
-    deleted|removed|erased
-    offline|disconnected|without a connection
-    happens|occurs|will happen|is going to happen
-    if|when|in case|whenever
-    request|call|query|job|prompt
-    requests|calls|queries|jobs|prompts
-    prompt|question|input|query
-    too long|too big|too large|over the limit
-    credits|my credits|credit
-    money|credits
-    kick|throw|boot
-    leave|quit|exit
-    vote|cast a vote
-    password|passwords|secret
-    passwords|secrets|credentials|api keys
-    dies|crashes|goes down|disappears|vanishes|breaks
-    unload|take out of memory|kick out of memory
-    benchmark|measure
-    diagnose|debug|troubleshoot|examine
-    browser|web browser|firefox|chrome
-    memory|memory store
-    remembered|stored|memorised
-    agent|assistant|coding agent|ai agent|bot
-    agents|assistants|coding agents|bots
-    private|confidential|secret
-    encrypted|secured|protected
-    shut down|stop|switch off|turn off|power down
-    turn on|enable|switch on|activate
-    turn off|disable|switch off|deactivate
-    quantisation|quantization|quant
-    licence|license
-    trusted pool|pool|private pool
-    a pool|the pool|my pool|a trusted pool
-    strangers|unknown people|other people|anybody
-    cheats|lies|is dishonest
-    earn|make|gain
-    currently|now|at the moment|right now
-    rebuild|recreate|regenerate|redo
-    background|service
-    terminal|shell|console|command line
-    models|llms|language models|models
-    a model|an llm|a language model|one model|some model|the model|my model""".split("\n")
-]
-_LOOKUP: dict[str, list[str]] = {}
-for _group in SYNONYMS:
-    _words = [w.strip() for w in _group]
-    # Only the first word of a line leads to the others: replacement must not
-    # walk from group to group and end at another meaning.
-    _LOOKUP[_words[0]] = _words[1:]
+_LOOKUP: dict[str, list[str]] = {line.split("|")[0]: line.split("|")[1:] for line in LINES}
 _PATTERN = re.compile(r"\b(" + "|".join(sorted(map(re.escape, _LOOKUP), key=len, reverse=True)) + r")\b")
 
 PREFIXES = [
@@ -132,6 +30,14 @@ SUFFIXES = [
     for s in """please|thanks|in potluck|with potluck|please?|here|now|exactly|then|for me|, please|, thanks|, thank you|on my machine|on linux
     quickly|again|today|on this machine|at home|from the terminal|on the command line|if possible|, i forgot|, any idea|by the way|really|at all|actually
     for a test|right now|, can you help|in short|with this thing|with this program|, do you know|, tell me|on a mac|for the first time|as a beginner|, asap""".replace("\n", "|").split("|")
+]
+# Sentences before the question that say nothing about which fact is asked for.
+SETTINGS = [
+    s.strip()
+    for s in """i have a laptop with linux.|we are a small team.|i bought a new machine yesterday.|my friend told me about potluck.|i read the readme.|i am a beginner.|i'm a developer.
+    this may sound silly.|i could not find it in the docs.|my boss wants to know.|i have been trying for an hour.|it is late and i'm tired.|i work at a school.|we use debian here.|my node is running.|i have two computers.
+    i looked everywhere.|i hope you can help.|i asked my colleague but he did not know.|i just want a short answer.|sorry for the basic question.|i'm writing a script.|i use it at work.|i've been using it for a week.
+    i'm setting things up for my family.|there must be a way.|i forgot what it was.|someone showed me once.|i am on a mac.|i have no experience with this.|nobody could tell me.|let me ask something.""".replace("\n", "|").split("|")
 ]
 CHATTER = "just really actually simply maybe quickly easily properly somehow always usually also only even ever then basically kindly best exactly again today still".split()
 LIGHT = set("how do i the a an to my is can what does of it in with for you me on are this that please which command would should type use one".split())
@@ -172,8 +78,10 @@ def roughen(rng: random.Random, text: str) -> str:
     if len(words) > 4 and rng.random() < 0.25:
         kept = [w for w in words if w not in LIGHT or rng.random() > 0.25]
         words = kept if len(kept) >= 2 else words
-    if len(words) > 5 and rng.random() < 0.08:
+    if len(words) > 4 and rng.random() < 0.15:
         words.pop(rng.randrange(len(words)))
+    if len(words) > 3 and rng.random() < 0.06:
+        words.insert(rng.randrange(1, len(words)), rng.choice(NOISE))
     if len(words) > 2 and rng.random() < 0.12:
         words.insert(rng.randrange(1, len(words)), rng.choice(CHATTER))
     if rng.random() < 0.14:
@@ -236,6 +144,8 @@ class Source:
         social = fact.id in ("hello", "thanks", "bye")
         if not social and rng.random() < 0.2:
             text = f"{rng.choice(PREFIXES)} {text}"
+        if not social and rng.random() < 0.06:
+            text = f"{rng.choice(SETTINGS)} {text}"
         if not social and rng.random() < 0.14:
             suffix = rng.choice(SUFFIXES)
             text = text + suffix if suffix.startswith(",") else f"{text} {suffix}"

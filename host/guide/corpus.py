@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -17,13 +18,30 @@ import facts_models
 import facts_node
 import facts_pool
 import facts_public
+import more_api
+import more_node
+import more_pool
+import more_public
+import more_third
 import talk
 from augment import Source
 from fact import Fact, phrasings
 
-FACTS: list[Fact] = (
-    facts_node.FACTS + facts_models.FACTS + facts_api.FACTS + facts_pool.FACTS + facts_public.FACTS + talk.FACTS
-)
+WAVES = (more_node.MORE, more_api.MORE, more_pool.MORE, more_public.MORE, more_third.MORE)
+
+
+def widened(f: Fact) -> Fact:
+    """`f` with the questions of the later waves added."""
+    for wave in WAVES:
+        do, ask = wave.get(f.id, ([], []))
+        f = dataclasses.replace(f, do=f.do + tuple(do), ask=f.ask + tuple(ask))
+    return f
+
+
+FACTS: list[Fact] = [
+    widened(f)
+    for f in facts_node.FACTS + facts_models.FACTS + facts_api.FACTS + facts_pool.FACTS + facts_public.FACTS + talk.FACTS
+]
 
 
 def normal(text: str) -> str:
@@ -52,6 +70,8 @@ def main() -> None:
     """Prints statistics, or a sample."""
     ids = [f.id for f in FACTS]
     assert len(ids) == len(set(ids)), "fact ids must be unique"
+    for wave in WAVES:
+        assert set(wave) <= set(ids), f"unknown ids: {set(wave) - set(ids)}"
     if "--sample" in sys.argv:
         source = Source(FACTS, random.randrange(1 << 30))
         for _ in range(40):

@@ -27,6 +27,14 @@ DO_FRAMES = tuple(
     we want to {}|what lets me {}|the command that lets me {}|quickest way to {}|what would i type to {}
     which command will {}|what is needed to {}|how am i supposed to {}|what has to be done to {}|how may i {}
     what do i do to {}|what do i do if i want to {}|what do i do when i need to {}|suppose i want to {}, what do i type
+    to {}, what do i type|if i want to {}, which command is it|when i want to {}, what should i run|{}: which command|{}? how
+    i'd love to {}|could i {}|would it be possible to {}|is there some way for me to {}|what would be the command to {}
+    what's the line to enter to {}|with which command do i {}|by which command can i {}|using what do i {}|what's the trick to {}
+    i'm looking for a way to {}|someone asked me to {}|my plan is to {}|what do people type to {}|what is it that lets me {}
+    which words do i type to {}|what is the procedure to {}|i was told i can {}, how|how does someone {}|my goal is to {}
+    now i want to {}, what's the command|i must {}|we need to {}|what's the easiest way to {}|how do people {}|gimme the command to {}
+    need to {}|want to {}|trying to {}|wanna {}|how 2 {}|how can one {}|what's necessary to {}|the way to {}|in order to {} i type what
+    let me {}|i intend to {}|which of the commands is there to {}|i'm going to {}, what do i enter|may i {}|allow me to {}
     i have to {}, how|what command is used to {}|am i able to {}|could you show me how to {}|how exactly do i {}
     """.replace("\n", "|").split("|")
     if line.strip()
@@ -38,7 +46,8 @@ ABOUT_FRAMES = tuple(
     what is {}|what's {}|tell me about {}|explain {}|{}|what about {}|can you explain {}|i want to know about {}
     could you tell me {}|do you know {}|give me {}|describe {}|i have a question about {}|info on {}
     what do you know about {}|help with {}|question about {}|i need information about {}|what can you say about {}
-    can you tell me about {}|i would like to know {}|what would be {}|i forgot {}|remind me of {}|say something about {}
+    can you tell me about {}|i would like to know {}|what would be {}|i forgot {}|remind me of {}|what does {} mean|what does {} do|
+    how does {} work|i read about {}, what is it|what exactly is {}|details on {}|what should i know about {}|{}, what is that|teach me about {}|say something about {}
     """.replace("\n", "|").split("|")
     if line.strip()
 )

@@ -6,6 +6,8 @@ import random
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from augment import Source
+
 USER, ASSISTANT, SYSTEM, END = SPECIAL = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
 
 # Only the last user message is rendered: `guide` answers each question by itself,
@@ -66,32 +68,67 @@ def learn(texts: list[str], size: int) -> Tokenizer:
     return tokenizer
 
 
+def decisions(answers: dict[str, list[int]]) -> dict[str, int]:
+    """For each answer, how many tokens it takes to tell it from every other."""
+    out: dict[str, int] = {}
+    for text, ids in answers.items():
+        shared = 0
+        for other_text, other in answers.items():
+            if other_text != text:
+                same = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), min(len(ids), len(other)))
+                shared = max(shared, same)
+        out[text] = shared + 1
+    return out
+
+
 class Layout:
     """Turns question and answer into token ids and a mask of what is to be learned."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, answers: list[str], short: float) -> None:
         self.tokenizer = tokenizer
+        self.short = short  # share of examples whose answer is cut, see `turn`
+        self.decided = decisions({a: self.ids(a) for a in answers})
         self.user, self.assistant, self.system, self.end = (tokenizer.token_to_id(t) for t in SPECIAL)
 
     def ids(self, text: str) -> list[int]:
         """Ids of plain text; what looks like a special token in it stays text."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def turn(self, question: str, answer: str) -> tuple[list[int], list[bool]]:
-        """One question and its answer; only the answer and its end are learned."""
+    def turn(self, question: str, answer: str, cut: int | None = None) -> tuple[list[int], list[bool]]:
+        """One question and its answer (or its first `cut` tokens); only the answer and its end are learned.
+
+        Nearly all there is to learn lies in the few tokens up to where an answer
+        differs from every other; the rest is recitation, learned soon. Showing
+        most answers only that far lets the same time cover twice the questions.
+        """
         head = [self.user, *self.ids(" " + question), self.end, self.assistant]
-        tail = [*self.ids(answer), self.end]
+        tail = [*self.ids(answer), self.end][:cut]
         return head + tail, [False] * len(head) + [True] * len(tail)
 
-    def example(self, source: object, rng: random.Random) -> tuple[list[int], list[bool]]:
+    def blur(self, ids: list[int], learned: list[bool], rng: random.Random) -> None:
+        """Replaces a few tokens of the question by arbitrary ones.
+
+        Questions will hold words that training never showed. This teaches that
+        such words are to be looked past, and that no single word decides alone.
+        """
+        for i, answer in enumerate(learned):
+            if not answer and ids[i] >= len(SPECIAL) and rng.random() < 0.08:
+                ids[i] = rng.randrange(len(SPECIAL), self.tokenizer.get_vocab_size())
+
+    def example(self, source: Source, rng: random.Random) -> tuple[list[int], list[bool]]:
         """A conversation: mostly one turn, at times with a system prompt or an earlier turn."""
         ids: list[int] = []
         learned: list[bool] = []
-        if rng.random() < 0.05:
+        if rng.random() < 0.03:
             ids += [self.system, *self.ids(" " + rng.choice(SYSTEM_PROMPTS)), self.end]
             learned += [False] * len(ids)
-        for _ in range(2 if rng.random() < 0.06 else 1):
-            more, mask = self.turn(*source.pair())  # type: ignore[attr-defined]
+        turns = 2 if rng.random() < 0.03 else 1
+        for _ in range(turns):
+            question, answer = source.pair()
+            cut = self.decided[answer] + rng.randint(1, 3) if turns == 1 and rng.random() < self.short else None
+            more, mask = self.turn(question, answer, cut)
+            if rng.random() < 0.2:
+                self.blur(more, mask, rng)
             ids += more
             learned += mask
         return ids, learned

@@ -235,3 +235,59 @@ impl Desk for FrontDesk {
         self.ready.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(home: &std::path::Path) -> Config {
+        let mut config = Config { home: Some(home.to_owned()), offline: true, ..Config::default() };
+        config.listen.set_port(0);
+        config.inference.caches = false;
+        config
+    }
+
+    fn client() -> reqwest::Client {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_serves_until_it_is_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::bind(config(dir.path())).await.unwrap();
+        let url = node.url();
+        let answer = client().get(format!("{url}/potluck/v1/status")).send().await.unwrap();
+        let status: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!((&status["ready"], &status["mode"]), (&true.into(), &"local".into()));
+        assert_eq!(home::Advert::read(dir.path()).unwrap().url, url);
+        let unknown = serde_json::json!({"model": "nope", "prompt": "x"});
+        let answer = client().post(format!("{url}/v1/completions")).json(&unknown).send().await.unwrap();
+        assert_eq!(answer.status(), 404);
+        node.shutdown().await;
+        assert!(client().get(format!("{url}/healthz")).send().await.is_err());
+        assert!(home::Advert::read(dir.path()).is_none());
+        Node::bind(config(dir.path())).await.unwrap().shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_second_node_is_told_who_is_in_the_way() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let node = Node::bind(config(one.path())).await.unwrap();
+        let taken = Node::bind(config(one.path())).await.unwrap_err().to_string();
+        assert!(taken.contains(&node.url()) && taken.contains("--home"), "{taken}");
+        let mut same_port = config(two.path());
+        same_port.listen = node.address();
+        let taken = Node::bind(same_port).await.unwrap_err().to_string();
+        assert!(taken.contains("in use") && taken.contains("--listen"), "{taken}");
+        node.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_to_others_without_a_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = config(dir.path());
+        open.listen = "0.0.0.0:0".parse().unwrap();
+        assert!(matches!(Node::bind(open).await, Err(NodeError::Open { .. })));
+    }
+}

@@ -1,12 +1,13 @@
 //! The GPU backend: CubeCL kernels over wgpu (Vulkan, Metal, DirectX 12).
 //!
-//! Weights are repacked at load ([`pack`]) so that kernels read whole words along K; each op of
+//! Weights are repacked at load so that kernels read whole words along K; each op of
 //! [`crate::backend::Backend`] is one launch, a product one launch per segment of a stacked matrix. Reductions
 //! use planes (subgroups) where the driver has them and shared memory elsewhere; both ways are the same code.
 //!
 //! A software Vulkan driver (lavapipe) runs all of it, as a test device: the CPU backend is what to use on a
 //! machine without a GPU.
 
+mod attend;
 mod attention;
 mod bits;
 mod device;
@@ -20,10 +21,10 @@ mod rows;
 mod step;
 mod weights;
 
+use cubecl::MemoryAllocationMode;
 use cubecl::client::Client;
 use cubecl::prelude::BufferArg;
 use cubecl::server::{Handle, ServerError};
-use cubecl::MemoryAllocationMode;
 
 use crate::backend::{BackendError, Rope};
 
@@ -63,8 +64,10 @@ pub struct CubeBackend {
     meta: Words,
     /// Partial results of split attention.
     scratch: Words,
-    /// Rotation tables on the device.
-    ropes: Vec<(Rope, CubeVector)>,
+    /// Cosines and sines of this step's positions.
+    ropes: Vec<(Rope, Words)>,
+    /// Words uploaded since the last wait.
+    staged: usize,
     /// Kernel launches so far.
     launches: u64,
 }
@@ -129,13 +132,14 @@ impl CubeBackend {
         let opened = device::open(options.selection)?;
         let client = opened.client;
         let properties = client.properties();
-        let limit_words = usize::try_from(properties.memory.max_page_size / 4).unwrap_or(usize::MAX);
+        // Kernels count words in 32 bits.
+        let limit_words =
+            usize::try_from(properties.memory.max_page_size / 4).unwrap_or(usize::MAX).min(1 << 30);
         let shared_memory = properties.hardware.max_shared_memory_size;
         let weight_words = options.shard_bytes.map_or(limit_words, |b| (b / 4).min(limit_words));
         let lanes = device::plane_lanes(&client, options.planes);
         let nothing = client.create_from_slice(&[0; 16]);
-        let words = || Words { handle: nothing.clone(), len: 1 };
-        let (meta, scratch) = (words(), words());
+        let none = Words { handle: nothing.clone(), len: 1 };
         let backend = Self {
             client,
             name: opened.name,
@@ -145,9 +149,10 @@ impl CubeBackend {
             shared_memory,
             nothing,
             step: Step::default(),
-            meta,
-            scratch,
+            meta: none.clone(),
+            scratch: none,
             ropes: Vec::new(),
+            staged: 0,
             launches: 0,
         };
         backend.allocated(&backend.nothing, "a first buffer", 16)?;

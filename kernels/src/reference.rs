@@ -64,6 +64,11 @@ fn add(x: &mut [f32], y: &[f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
+/// The channels of one head in a row of all heads.
+fn head_of(row: &[f32], head: usize, dim: usize) -> &[f32] {
+    row.get(head * dim..(head + 1) * dim).unwrap_or_default()
+}
+
 fn softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|s| *s = (*s - max).exp());

@@ -63,12 +63,19 @@ impl Bytes {
     }
 }
 
+#[derive(Debug)]
+struct Entry {
+    /// `None`: a type that the kernels do not take (position ids are I64, for example).
+    dtype: Option<DType>,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
 /// An opened safetensors file.
 #[derive(Debug)]
 pub struct Safetensors {
     bytes: Bytes,
-    /// `None` as type: a tensor of a type the kernels do not take (position ids are I64, for example).
-    tensors: HashMap<String, (Option<DType>, Vec<usize>, Range<usize>)>,
+    tensors: HashMap<String, Entry>,
 }
 
 impl Safetensors {
@@ -120,7 +127,8 @@ impl Safetensors {
             };
             // `read_metadata` has checked that the offsets lie inside the file.
             let (start, end) = info.data_offsets;
-            tensors.insert(name, (dtype, info.shape.clone(), base + start..base + end));
+            let entry = Entry { dtype, shape: info.shape.clone(), range: base + start..base + end };
+            tensors.insert(name, entry);
         }
         Ok(Self { bytes, tensors })
     }
@@ -128,8 +136,8 @@ impl Safetensors {
 
 impl TensorSource for Safetensors {
     fn find(&self, name: &str) -> Option<RawTensor<'_>> {
-        let (dtype, shape, range) = self.tensors.get(name)?;
-        let data = self.bytes.as_slice().get(range.clone())?;
-        Some(RawTensor { dtype: (*dtype)?, shape: shape.clone(), data })
+        let entry = self.tensors.get(name)?;
+        let data = self.bytes.as_slice().get(entry.range.clone())?;
+        Some(RawTensor { dtype: entry.dtype?, shape: entry.shape.clone(), data })
     }
 }

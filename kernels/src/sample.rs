@@ -8,15 +8,13 @@
 mod math;
 mod select;
 
-use math::{gumbel, log_sum_exp, tempered_exp};
+use math::{log_sum_exp, tempered_exp};
 use select::{Candidate, argmax, largest};
 
 /// Most alternatives with log-probabilities that can be asked for.
 pub const MAX_TOP_LOGPROBS: usize = 256;
 /// Most entries of a logit bias.
 pub const MAX_LOGIT_BIAS: usize = 4096;
-/// No finite noise is larger: `-ln(-ln(u))` for the largest u below 1 with 53 bits.
-const MAX_NOISE: f64 = 37.5;
 
 /// Why parameters are refused or a token cannot be chosen.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -277,12 +275,12 @@ impl Sampler {
             return best;
         }
         let temperature = f64::from(p.temperature);
-        let seed = math::stream(p.seed, position as u64);
+        let stream = math::stream(p.seed, position as u64);
         let cut_k = p.top_k > 0 && (p.top_k as usize) < logits.len();
         if !cut_k && p.top_p >= 1.0 {
             let floor = min_p_floor(p.min_p, max, temperature);
             let all = (0u32..).zip(logits).filter(|&(_, &logit)| f64::from(logit) >= floor);
-            return noisiest(all.map(|(id, &logit)| (id, logit)), temperature, seed, best);
+            return noisiest(all.map(|(id, &logit)| (id, logit)), max, temperature, stream, best);
         }
         if cut_k {
             largest(logits, p.top_k as usize, &mut self.candidates);
@@ -297,7 +295,7 @@ impl Sampler {
         }
         let floor = min_p_floor(p.min_p, max, temperature);
         let kept = self.candidates.iter().filter(|c| f64::from(c.logit) >= floor);
-        noisiest(kept.map(|c| (c.id, c.logit)), temperature, seed, best)
+        noisiest(kept.map(|c| (c.id, c.logit)), max, temperature, stream, best)
     }
 }
 
@@ -309,18 +307,29 @@ fn min_p_floor(min_p: f32, max: f32, temperature: f64) -> f64 {
     f64::from(max) + math::ln(f64::from(min_p)) * temperature
 }
 
-/// The largest of logit / temperature + noise; of equals the lowest id.
-fn noisiest(candidates: impl Iterator<Item = (u32, f32)>, temperature: f64, seed: u64, best: u32) -> u32 {
+/// The largest of logit / temperature + noise, where no logit passes `max`; of equals the lowest id.
+fn noisiest(
+    candidates: impl Iterator<Item = (u32, f32)>,
+    max: f32,
+    temperature: f64,
+    stream: u64,
+    best: u32,
+) -> u32 {
+    let inverse = 1.0 / temperature;
+    let top = f64::from(max) * inverse;
     let mut winner = (f64::NEG_INFINITY, best);
+    // With u from (0, 1): noise = −ln(−ln u) ≤ −ln(1 − u). A token whose 1 − u passes this bound cannot win even
+    // with the largest logit; nearly all are passed over so, at the cost of a hash and no logarithm.
+    let mut bound = f64::INFINITY;
     for (id, logit) in candidates {
-        let scaled = f64::from(logit) / temperature;
-        // Most tokens are too unlikely to win whatever their noise: they cost no logarithms.
-        if scaled + MAX_NOISE < winner.0 || logit == f32::NEG_INFINITY {
+        let uniform = math::uniform(stream, id);
+        if 1.0 - uniform > bound || logit == f32::NEG_INFINITY {
             continue;
         }
-        let score = scaled + gumbel(seed, id);
+        let score = f64::from(logit) * inverse + math::gumbel(uniform);
         if score > winner.0 || (score == winner.0 && id < winner.1) {
             winner = (score, id);
+            bound = (top - score).exp() * (1.0 + 1e-6) + 1e-15;
         }
     }
     winner.1

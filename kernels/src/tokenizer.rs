@@ -7,9 +7,14 @@
 //! Why not the `tokenizers` crate: its vocabulary formats are not GGUF's (SPM by scores without merges,
 //! WordPiece with `▁` in front of words, special tokens by type), so every file would be translated first;
 //! its pre-tokenizers are regular expressions with look-ahead, run by a backtracking engine, which a hostile
-//! text can make slow; and it refuses or panics where llama.cpp is lenient with merges that name unknown
-//! tokens. Here the patterns are written by hand ([`split`]), every one linear in the text, and the merge
-//! loop is a heap over a linked list, so no vocabulary and no text make encoding quadratic.
+//! text can make slow; and it refuses merges that name unknown tokens, where llama.cpp is lenient. Here the
+//! patterns are written by hand (`split`), every one linear in the text, and the merge loop is a heap over a
+//! linked list, so no vocabulary and no text make encoding quadratic.
+//!
+//! Where llama.cpp differs from the tokenizer that a model was trained with, the latter counts: its published
+//! patterns (deepseek-llm's ideographic space, capital letters outside ASCII for gpt-4o and tekken), BERT's
+//! full decomposition of Hangul and its limit of 100 characters a word. Character classes are those of the
+//! current Unicode, so letters that are newer than a model's own tables count as letters.
 //!
 //! Text that looks like a control token is plain text unless the caller asks for
 //! [`EncodeOptions::parse_special`], and no merge ever produces a control token, so that a user's message
@@ -272,7 +277,7 @@ impl Tokenizer {
     ) -> Result<Self, TokenizerError> {
         vocab.build_index(|_, kind| !kind.is_special());
         Ok(Self {
-            model: Model::WordPiece(WordPiece::new(&vocab, normalizer)),
+            model: Model::WordPiece(WordPiece::new(&vocab, normalizer)?),
             partition: Partition::new(&vocab, |_| false)?,
             add_bos,
             add_eos,
@@ -324,7 +329,7 @@ impl Tokenizer {
             Part::Text(text) => match &self.model {
                 Model::Spm(spm) => spm.encode(&self.vocab, text, std::mem::take(&mut blank_due), &mut out),
                 Model::Bpe(bpe) => bpe.encode(&self.vocab, text, &mut out),
-                Model::WordPiece(wp) => wp.encode(&self.vocab, self.roles.unk, text, &mut out),
+                Model::WordPiece(wp) => wp.encode(self.roles.unk, text, &mut out),
             },
         })?;
         if options.add_special {

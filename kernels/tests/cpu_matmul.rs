@@ -1,6 +1,8 @@
 //! Matrix products of the CPU backend against plain loops, and against themselves on other threads, instruction sets
 //! and batch sizes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
 use potluck_kernels::backend::{Backend, Batch, RawMatrix};
 use potluck_kernels::cpu::{CpuBackend, Simd};
 use potluck_kernels::dtype::DType;
@@ -67,13 +69,7 @@ fn activation(
 }
 
 /// `[tokens, rows]` of one product, with bias and onto old values when `extras`.
-fn product(
-    backend: &mut CpuBackend,
-    parts: &[&Stored],
-    x: &[f32],
-    tokens: usize,
-    extras: bool,
-) -> Vec<f32> {
+fn product(backend: &mut CpuBackend, parts: &[&Stored], x: &[f32], tokens: usize, extras: bool) -> Vec<f32> {
     let cols = parts[0].cols;
     let rows: usize = parts.iter().map(|part| part.rows).sum();
     let raw: Vec<RawMatrix<'_>> = parts.iter().map(|part| part.raw()).collect();
@@ -135,14 +131,18 @@ fn products_are_those_of_the_decoded_weights() {
     for dtype in DType::ALL {
         for (rows, cols) in shapes(dtype) {
             let stored = Stored::new(dtype, rows, cols);
-            for tokens in [1, 3, 9, 20] {
+            for tokens in [1, 3, 9, 40] {
                 let x = noise(tokens as u64, tokens * cols);
                 let got = product(&mut backend, &[&stored], &x, tokens, false);
+                // A few sums may cancel to nearly nothing, which makes relative errors large.
+                let few = rows * tokens < 16;
                 let exact = distance(&got, &expected(&[&stored], &x, tokens, !dtype.is_float()));
-                assert!(exact < 1e-5, "{dtype} {rows}×{cols}, {tokens} tokens: {exact} off its own quantisation");
-                // A single sum may cancel to nearly nothing; there is no relative error to speak of then.
+                assert!(
+                    exact < if few { 1e-3 } else { 1e-5 },
+                    "{dtype} {rows}×{cols}, {tokens} tokens: {exact} off its own quantisation"
+                );
                 let plain = distance(&got, &expected(&[&stored], &x, tokens, false));
-                assert!(plain < 2e-2 || rows * tokens < 16, "{dtype} {rows}×{cols}, {tokens} tokens: {plain} off");
+                assert!(plain < 2e-2 || few, "{dtype} {rows}×{cols}, {tokens} tokens: {plain} off");
             }
         }
     }
@@ -173,7 +173,7 @@ fn extreme_levels_do_not_overflow() {
 
 #[test]
 fn bits_do_not_depend_on_instruction_set_threads_or_batch() {
-    let tokens = 29;
+    let tokens = 47;
     for dtype in DType::ALL {
         for (rows, cols) in [(33, 768), (80, if dtype.is_float() { 172 } else { 256 })] {
             let stored = Stored::new(dtype, rows, cols);
@@ -183,7 +183,9 @@ fn bits_do_not_depend_on_instruction_set_threads_or_batch() {
             for simd in Simd::ALL.into_iter().filter(|simd| simd.available()) {
                 for threads in [1, 2, 3, 8] {
                     let mut backend = CpuBackend::new(threads, Some(simd)).unwrap();
-                    for batch in [1, 2, 5, 7, 8, 9, 13, tokens] {
+                    let batches: &[usize] =
+                        if threads == 1 { &[1, 2, 7, 8, 13, 32, 33, 47] } else { &[7, 47] };
+                    for &batch in batches {
                         let got: Vec<f32> = x
                             .chunks(batch * cols)
                             .flat_map(|x| product(&mut backend, &[&stored], x, x.len() / cols, true))
@@ -222,11 +224,11 @@ fn stacked_parts_of_different_types_are_one_matrix() {
     let parts: Vec<&Stored> = parts.iter().collect();
     for threads in [1, 3] {
         let mut backend = CpuBackend::new(threads, None).unwrap();
-        for tokens in [1, 4, 30] {
+        for tokens in [1, 4, 35] {
             let x = noise(9, tokens * 256);
             let got = product(&mut backend, &parts, &x, tokens, false);
             assert!(distance(&got, &expected(&parts, &x, tokens, false)) < 2e-2);
-            let mut alone = vec![Vec::new(); tokens];
+            let mut alone = vec![Vec::<f32>::new(); tokens];
             for part in &parts {
                 let one = product(&mut backend, &[part], &x, tokens, false);
                 alone.iter_mut().zip(one.chunks(part.rows)).for_each(|(all, one)| all.extend(one));

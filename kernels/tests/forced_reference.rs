@@ -2,19 +2,24 @@
 //!
 //! candle has no sliding window and no `rope_freqs.weight`: llama and mistral are compared without them here, and
 //! `features_change_the_logits` shows that the reference does use them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
+#[path = "support/candle.rs"]
+mod candle;
 #[path = "support/models.rs"]
 mod models;
 
-use models::{DTYPES, candle_logits, compare, rewrite, small, text, tolerance};
-use potluck_kernels::{dtype::DType, gguf::Gguf, model::Architecture, reference::ReferenceDecoder};
+use candle::candle_logits;
+use models::{DTYPES, compare, reference_logits, rewrite, small, text, tolerance};
+use potluck_kernels::{dtype::DType, gguf::Gguf, model::Architecture};
 
 const POSITIONS: usize = 520;
-
-fn reference_logits(gguf: &Gguf, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let mut model = ReferenceDecoder::load(gguf).unwrap();
-    tokens.iter().map(|&t| model.forward(t).unwrap()).collect()
-}
 
 fn against_candle(architecture: Architecture) {
     for dtype in DTYPES {

@@ -7,7 +7,7 @@ use memmap2::MmapMut;
 use crate::backend::BackendError;
 
 /// From this size on huge pages are asked for.
-const HUGE: usize = 4 << 20;
+const HUGE: usize = 2 << 20;
 
 /// Zeroed memory of its own pages, shared between threads by pointer.
 pub(crate) struct Buffer {

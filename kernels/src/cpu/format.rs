@@ -1,7 +1,7 @@
 //! The packed form of quantised weights: groups of 16 rows, interleaved along K by four bytes.
 //!
-//! A group holds first the levels of all its blocks of 32 columns, then their scales. In the levels of a block, a
-//! *quad* is 64 bytes: columns `4j..4j+4` of row 0, of row 1, … of row 15. Narrow types keep two quads in one 64-byte
+//! A group is a row of records of up to eight blocks of 32 columns: first the levels of all of them, then their
+//! scales, so that memory is read in order. In the levels of a block, a *quad* is 64 bytes: columns `4j..4j+4` of row 0, of row 1, … of row 15. Narrow types keep two quads in one 64-byte
 //! load as low and high nibbles, and further bits in planes of their own.
 //!
 //! | type | levels of a block of 16 × 32 | scales |
@@ -39,8 +39,8 @@ pub(crate) const AT_START_0: usize = 60;
 
 /// How one type is kept and read.
 pub(crate) trait Format: 'static {
-    /// Bytes of the levels of a block of 16 × 32.
-    const LEVELS: usize;
+    /// The type.
+    const DTYPE: DType;
     /// Sub-blocks with a scale of their own in a block: 1 or 2.
     const SUBS: usize = 1;
     /// Whether blocks have a minimum to add.
@@ -56,22 +56,49 @@ pub(crate) trait Format: 'static {
     /// `p` points to the levels of a block.
     unsafe fn quads<S: Isa>(s: S, p: *const u8) -> [S::B; 8];
 
-    /// Scales (the second only with two sub-blocks) and minimum of block `b`.
+    /// Scales (the second only with two sub-blocks) and minimum of block `b` of a record.
     ///
     /// # Safety
-    /// `p` points to the scales of a group with more than `b` blocks.
+    /// `p` points to the scales of a record with more than `b` blocks.
     unsafe fn scales<S: Isa>(s: S, p: *const u8, b: usize) -> ([S::F; 2], S::F);
 }
 
-/// Bytes of the scales of a group with `blocks` blocks of 32.
-pub(crate) fn scale_bytes(dtype: DType, blocks: usize) -> usize {
+/// Blocks of 32 columns in a whole record.
+pub(crate) const RECORD_BLOCKS: usize = 8;
+
+/// Bytes of the scales of a record with `blocks` blocks of 32; K-quants only have whole records.
+const fn scale_bytes(dtype: DType, blocks: usize) -> usize {
     match dtype {
         DType::Q4_1 | DType::Q5_1 => blocks * 64,
-        DType::Q4_K | DType::Q5_K => blocks / 8 * 320,
-        DType::Q6_K => blocks / 8 * 288,
+        DType::Q4_K | DType::Q5_K => 320,
+        // 288 and what keeps the next record aligned.
+        DType::Q6_K => 320,
         DType::Q8_0 | DType::Q4_0 | DType::Q5_0 => blocks * 32,
         DType::F32 | DType::F16 | DType::BF16 => 0,
     }
+}
+
+/// Bytes of a whole record.
+pub(crate) const fn record_bytes(dtype: DType) -> usize {
+    RECORD_BLOCKS * level_bytes(dtype) + scale_bytes(dtype, RECORD_BLOCKS)
+}
+
+/// Bytes of a group of 16 rows with `blocks` blocks.
+pub(crate) const fn group_bytes(dtype: DType, blocks: usize) -> usize {
+    let rest = blocks % RECORD_BLOCKS;
+    let last = if rest == 0 { 0 } else { rest * level_bytes(dtype) + scale_bytes(dtype, rest) };
+    (blocks / RECORD_BLOCKS * record_bytes(dtype) + last).next_multiple_of(64)
+}
+
+/// Where block `b` of a group with `blocks` blocks has its levels, where its record has its scales, and the number of
+/// the block in the record.
+#[inline(always)]
+pub(crate) const fn place(dtype: DType, blocks: usize, b: usize) -> (usize, usize, usize) {
+    let (record, index) = (b / RECORD_BLOCKS, b % RECORD_BLOCKS);
+    let left = blocks - record * RECORD_BLOCKS;
+    let count = if left < RECORD_BLOCKS { left } else { RECORD_BLOCKS };
+    let at = record * record_bytes(dtype);
+    (at + index * level_bytes(dtype), at + count * level_bytes(dtype), index)
 }
 
 /// Bytes of the levels of a block of 16 × 32.
@@ -154,10 +181,9 @@ unsafe fn with_minimum<S: Isa>(s: S, p: *const u8, b: usize) -> ([S::F; 2], S::F
 /// As [`Format::scales`].
 #[inline(always)]
 unsafe fn of_sub_block<S: Isa>(s: S, p: *const u8, b: usize) -> ([S::F; 2], S::F) {
-    // SAFETY: the caller vouches for block b; a super-block of 8 has 64 + 8 · 32 bytes.
+    // SAFETY: the caller vouches for block b; the scales of a record have 64 + 8 · 32 bytes.
     unsafe {
-        let p = p.add(b / 8 * 320);
-        let sub = p.add(64 + b % 8 * 32);
+        let sub = p.add(64 + b * 32);
         let d = s.mul(s.load_f16(p.cast()), s.load_u8(sub));
         let m = s.mul(s.load_f16(p.add(32).cast()), s.load_u8(sub.add(16)));
         ([d, d], m)
@@ -171,7 +197,7 @@ macro_rules! formats {
         pub(crate) enum $name {}
 
         impl Format for $name {
-            const LEVELS: usize = level_bytes(DType::$dtype);
+            const DTYPE: DType = DType::$dtype;
             $($constant)*
 
             #[inline(always)]
@@ -255,10 +281,9 @@ unsafe fn six_bits<S: Isa>(s: S, p: *const u8) -> [S::B; 8] {
 /// As [`Format::scales`].
 #[inline(always)]
 unsafe fn of_sixteen<S: Isa>(s: S, p: *const u8, b: usize) -> ([S::F; 2], S::F) {
-    // SAFETY: the caller vouches for block b; a super-block of 8 has 32 + 16 · 16 bytes.
+    // SAFETY: the caller vouches for block b; the scales of a record have 32 + 16 · 16 bytes.
     unsafe {
-        let p = p.add(b / 8 * 288);
-        let sub = p.add(32 + b % 8 * 32);
+        let sub = p.add(32 + b * 32);
         let d = s.load_f16(p.cast());
         ([s.mul(d, s.load_i8(sub)), s.mul(d, s.load_i8(sub.add(16)))], d)
     }

@@ -182,7 +182,7 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// # Safety
     /// 16 f16 are writable at `p`.
     unsafe fn store_f16(self, p: *mut u16, v: Self::F);
-    /// Asks for the cache line at `p`; any address will do.
+    /// Asks for the cache line at `p` in L2; any address will do.
     fn prefetch(self, p: *const u8);
 
     /// The first `n` of 16 values, the others 0.

@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 
 use super::buffer::{Buffer, Shared};
-use super::format::{level_bytes, scale_bytes};
+use super::format::{group_bytes, level_bytes, place};
 use super::isa::LANES;
 use super::pool::Pool;
 use crate::backend::{BackendError, RawMatrix};
@@ -23,8 +23,6 @@ pub(crate) struct Segment {
     pub(crate) cols: usize,
     /// Bytes of a group of 16 rows.
     pub(crate) stride: usize,
-    /// Where in a group the scales start.
-    pub(crate) scales_at: usize,
     data: Buffer,
 }
 
@@ -81,9 +79,11 @@ impl Segment {
     fn pack(pool: &mut Pool, part: &RawMatrix<'_>, first: usize) -> Result<Self, BackendError> {
         let (dtype, rows, cols) = (part.dtype, part.rows, part.cols);
         let blocks = cols / 32;
-        let scales_at =
-            if dtype.is_float() { cols * LANES * dtype.block_bytes() } else { blocks * level_bytes(dtype) };
-        let stride = (scales_at + scale_bytes(dtype, blocks)).next_multiple_of(64);
+        let stride = if dtype.is_float() {
+            (cols * LANES * dtype.block_bytes()).next_multiple_of(64)
+        } else {
+            group_bytes(dtype, blocks)
+        };
         let groups = rows.div_ceil(LANES);
         let bytes = stride.checked_mul(groups).unwrap_or(usize::MAX / 2);
         let mut data = Buffer::zeroed(bytes, "a weight matrix")?;
@@ -100,20 +100,19 @@ impl Segment {
                     if dtype.is_float() {
                         pack_floats(dtype.block_bytes(), raw, lane, out);
                     } else {
-                        let (levels, scales) = out.split_at_mut(scales_at);
-                        pack_blocks(dtype, raw, lane, levels, scales);
+                        pack_blocks(dtype, raw, lane, blocks, out);
                     }
                 }
             }
         });
-        Ok(Self { dtype, first, rows, cols, stride, scales_at, data })
+        Ok(Self { dtype, first, rows, cols, stride, data })
     }
 
     pub(crate) fn groups(&self) -> usize {
         self.rows.div_ceil(LANES)
     }
 
-    /// Where a group's levels (or floats) start; its scales are `scales_at` further.
+    /// Where a group starts.
     pub(crate) fn group(&self, group: usize) -> *const u8 {
         debug_assert!(group < self.groups());
         self.data.as_ptr().wrapping_add(group * self.stride)
@@ -123,29 +122,28 @@ impl Segment {
         let (dtype, lane) = (self.dtype, row % LANES);
         // SAFETY: the group lies in `data`, whole.
         let group = unsafe { std::slice::from_raw_parts(self.group(row / LANES), self.stride) };
-        let (levels, scales) = group.split_at(self.scales_at);
         match dtype {
             DType::F32 => {
-                for (value, b) in out.iter_mut().zip(levels.chunks_exact(64)) {
+                for (value, b) in out.iter_mut().zip(group.chunks_exact(64)) {
                     let b = &b[4 * lane..];
                     *value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
                 }
             }
             DType::F16 => {
-                for (value, b) in out.iter_mut().zip(levels.chunks_exact(32)) {
+                for (value, b) in out.iter_mut().zip(group.chunks_exact(32)) {
                     *value = f16::from_le_bytes([b[2 * lane], b[2 * lane + 1]]).to_f32();
                 }
             }
             DType::BF16 => {
-                for (value, b) in out.iter_mut().zip(levels.chunks_exact(32)) {
+                for (value, b) in out.iter_mut().zip(group.chunks_exact(32)) {
                     *value = bf16::from_le_bytes([b[2 * lane], b[2 * lane + 1]]).to_f32();
                 }
             }
             _ => {
-                let block = level_bytes(dtype);
-                for (b, (out, levels)) in out.chunks_exact_mut(32).zip(levels.chunks_exact(block)).enumerate()
-                {
-                    let (d, m, subs, min) = read_scales(dtype, scales, b, lane);
+                for (b, out) in out.chunks_exact_mut(32).enumerate() {
+                    let (levels_at, scales_at, index) = place(dtype, self.cols / 32, b);
+                    let levels = &group[levels_at..];
+                    let (d, m, subs, min) = read_scales(dtype, &group[scales_at..], index, lane);
                     for (k, value) in out.iter_mut().enumerate() {
                         *value = weight(
                             dtype,
@@ -176,19 +174,18 @@ fn pack_floats(size: usize, raw: &[u8], lane: usize, out: &mut [u8]) {
     }
 }
 
-/// Puts a row of quantised blocks into its lane.
-fn pack_blocks(dtype: DType, raw: &[u8], lane: usize, levels: &mut [u8], scales: &mut [u8]) {
+/// Puts a row of quantised blocks into its lane of a group of `blocks` blocks of 32.
+fn pack_blocks(dtype: DType, raw: &[u8], lane: usize, blocks: usize, out: &mut [u8]) {
     let mut block = Block::new();
     let per_block = dtype.block() / 32;
-    for (index, bytes) in raw.chunks_exact(dtype.block_bytes()).enumerate() {
+    for (number, bytes) in raw.chunks_exact(dtype.block_bytes()).enumerate() {
         block.read(dtype, bytes);
-        let out = &mut levels[index * per_block * level_bytes(dtype)..];
-        for (values, out) in
-            block.levels[..dtype.block()].chunks_exact(32).zip(out.chunks_exact_mut(level_bytes(dtype)))
-        {
+        let (levels_at, scales_at, index) = place(dtype, blocks, number * per_block);
+        let levels = out[levels_at..].chunks_exact_mut(level_bytes(dtype));
+        for (values, out) in block.levels[..dtype.block()].chunks_exact(32).zip(levels) {
             pack_levels(dtype, values, lane, out);
         }
-        pack_scales(dtype, &block, index, lane, scales);
+        pack_scales(dtype, &block, index, lane, &mut out[scales_at..]);
     }
 }
 
@@ -240,7 +237,7 @@ fn read_level(dtype: DType, levels: &[u8], k: usize, lane: usize) -> u8 {
     low | (high << 4)
 }
 
-/// Writes the scales of block `index` of the file (32 or 256 columns).
+/// Writes the scales of a block of the file: of 32 columns, number `index` of its record, or of the whole record.
 fn pack_scales(dtype: DType, block: &Block, index: usize, lane: usize, out: &mut [u8]) {
     let mut half = |at: usize, bits: u16| {
         out[at + 2 * lane..at + 2 * lane + 2].copy_from_slice(&bits.to_le_bytes());
@@ -251,40 +248,36 @@ fn pack_scales(dtype: DType, block: &Block, index: usize, lane: usize, out: &mut
             half(64 * index + 32, block.m);
         }
         DType::Q4_K | DType::Q5_K => {
-            let at = 320 * index;
-            half(at, block.d);
+            half(0, block.d);
             // Negated, so that the minimum is added.
-            half(at + 32, block.m ^ 0x8000);
+            half(32, block.m ^ 0x8000);
             for (sub, (scale, min)) in block.scales.iter().zip(block.mins).enumerate() {
-                out[at + 64 + 32 * sub + lane] = *scale;
-                out[at + 64 + 32 * sub + 16 + lane] = min;
+                out[64 + 32 * sub + lane] = *scale;
+                out[64 + 32 * sub + 16 + lane] = min;
             }
         }
         DType::Q6_K => {
-            let at = 288 * index;
-            half(at, block.d);
+            half(0, block.d);
             for (sub, scale) in block.scales.iter().enumerate() {
-                out[at + 32 + 16 * sub + lane] = *scale;
+                out[32 + 16 * sub + lane] = *scale;
             }
         }
         _ => half(32 * index, block.d),
     }
 }
 
-/// d, m, the scales of the block's two halves, and the sub-block's minimum, of block `b` of 32 columns.
+/// d, m, the scales of the block's two halves, and the sub-block's minimum, of block `b` of a record.
 fn read_scales(dtype: DType, scales: &[u8], b: usize, lane: usize) -> (f32, f32, [u8; 2], u8) {
     let half = |at: usize| f16::from_le_bytes([scales[at + 2 * lane], scales[at + 2 * lane + 1]]).to_f32();
     match dtype {
         DType::Q4_1 | DType::Q5_1 => (half(64 * b), half(64 * b + 32), [0; 2], 0),
         DType::Q4_K | DType::Q5_K => {
-            let at = 320 * (b / 8);
-            let sub = at + 64 + 32 * (b % 8) + lane;
-            (half(at), -half(at + 32), [scales[sub]; 2], scales[sub + 16])
+            let sub = 64 + 32 * b + lane;
+            (half(0), -half(32), [scales[sub]; 2], scales[sub + 16])
         }
         DType::Q6_K => {
-            let at = 288 * (b / 8);
-            let sub = at + 32 + 32 * (b % 8) + lane;
-            (half(at), 0.0, [scales[sub], scales[sub + 16]], 0)
+            let sub = 32 + 32 * b + lane;
+            (half(0), 0.0, [scales[sub], scales[sub + 16]], 0)
         }
         _ => (half(32 * b), 0.0, [0; 2], 0),
     }

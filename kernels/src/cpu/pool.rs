@@ -152,11 +152,12 @@ impl Drop for Join<'_> {
     fn drop(&mut self) {
         let mut turns = 0u32;
         while self.0.running.load(Ordering::Acquire) > 0 {
-            turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(4096) {
-                std::thread::yield_now();
-            } else {
+            // A worker this late has probably lost its core to someone else; it may need this one.
+            if turns < 4096 {
+                turns += 1;
                 std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
             }
         }
     }

@@ -1,8 +1,16 @@
 //! Attention over the paged cache (flash-decoding: keys may be split over cubes, whose partial results a
 //! second kernel merges) and over the tokens of a batch.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
@@ -10,7 +18,7 @@ use super::bits::{F4, floats, high_half, low_half};
 use crate::backend::PAGE;
 
 /// Units of a cube, and keys that it handles at a time: one key per unit while scores are computed.
-pub const BLOCK: u32 = 64;
+pub(crate) const BLOCK: u32 = 64;
 /// Units that share the search for one query's maximum.
 const SEARCH: u32 = 8;
 /// Below every score; finite, so that differences of it are not NaN.
@@ -18,34 +26,34 @@ const LOWEST: f32 = -1.0e30;
 
 /// What one launch does, as far as it is known when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AttentionPlan {
+pub(crate) struct AttentionPlan {
     /// Query heads.
-    pub heads: u32,
+    pub(crate) heads: u32,
     /// Key and value heads.
-    pub kv_heads: u32,
+    pub(crate) kv_heads: u32,
     /// Channels per head, a multiple of 4.
-    pub head_dim: u32,
+    pub(crate) head_dim: u32,
     /// Consecutive tokens of a sequence that one cube handles together.
-    pub tokens: u32,
+    pub(crate) tokens: u32,
     /// Keys and values come from the cache (and attention is causal) rather than from the batch.
-    pub cached: bool,
+    pub(crate) cached: bool,
     /// Whether partial results are written for [`merge`] instead of results.
-    pub split: bool,
+    pub(crate) split: bool,
 }
 
 impl AttentionPlan {
     /// Queries of a cube: all heads that share a key head, for each of its tokens.
-    pub const fn queries(&self) -> u32 {
+    pub(crate) const fn queries(&self) -> u32 {
         self.tokens * self.group()
     }
 
     /// Query heads per key head.
-    pub const fn group(&self) -> u32 {
+    pub(crate) const fn group(&self) -> u32 {
         self.heads / self.kv_heads
     }
 
     /// Bytes of shared memory of a cube.
-    pub const fn shared_bytes(&self) -> usize {
+    pub(crate) const fn shared_bytes(&self) -> usize {
         (self.queries() * (self.head_dim + BLOCK + SEARCH + 2) * 4) as usize
     }
 
@@ -76,7 +84,7 @@ impl AttentionPlan {
 /// each token; from `table_starts` on the place in `meta` of its sequence's page table (without a cache: a
 /// pair (first token, tokens) of its sequence).
 #[cube(launch_unchecked)]
-pub fn attention(
+pub(crate) fn attention(
     qkv: &[F4],
     keys: &[u32],
     values: &[u32],
@@ -148,8 +156,10 @@ pub fn attention(
     let first_pair = UNIT_POS % plan.pair_units();
     let per_slice = plan.queries_per_slice() as usize;
     let per_unit = plan.pairs_per_unit() as usize;
-    let mut acc_even = Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
-    let mut acc_odd = Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
+    let mut acc_even =
+        Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
+    let mut acc_odd =
+        Array::<f32>::new(comptime!((plan.queries_per_slice() * plan.pairs_per_unit()) as usize));
     let mut weight = Array::<f32>::new(per_slice);
     #[unroll]
     for i in 0..per_slice {
@@ -282,7 +292,8 @@ pub fn attention(
                     };
                     #[unroll]
                     for i in 0..per_slice {
-                        let m = min(slice + comptime!(i as u32 * plan.slices()), comptime!(plan.queries() - 1));
+                        let m =
+                            min(slice + comptime!(i as u32 * plan.slices()), comptime!(plan.queries() - 1));
                         let p = score[(m * BLOCK + k) as usize];
                         let at = comptime!(i * plan.pairs_per_unit() as usize + j);
                         acc_even[at] += p * even;
@@ -331,7 +342,13 @@ pub fn attention(
 
 /// Joins the splits of [`attention`]: one cube per (head, token).
 #[cube(launch_unchecked)]
-pub fn merge(parts: &[f32], out: &mut [f32], splits: u32, #[comptime] heads: u32, #[comptime] dim: u32) {
+pub(crate) fn merge(
+    parts: &[f32],
+    out: &mut [f32],
+    splits: u32,
+    #[comptime] heads: u32,
+    #[comptime] dim: u32,
+) {
     let row = CUBE_POS_Y * heads + CUBE_POS_X;
     let stride = comptime!(dim + 2);
     let start = row * splits * stride;

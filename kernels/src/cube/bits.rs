@@ -1,5 +1,15 @@
 //! Pieces the kernels share: unpacking bits into floats, and sums over the units of a group.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
@@ -12,67 +22,76 @@ pub(crate) type U4 = Vector<u32, Const<4>>;
 ///
 /// The unit of work is an octet: 8 consecutive weights of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Format {
+pub(crate) struct Format {
     /// Bits of an element in `quants`: 4, 8, 16 or 32.
-    pub bits: u32,
+    pub(crate) bits: u32,
     /// For 16 bits: whether they are bfloat16 rather than binary16.
     pub bf16: bool,
     /// Bits of an element in `high`, above the 4 in `quants`: 0, 1 or 2.
-    pub high: u32,
+    pub(crate) high: u32,
     /// What is subtracted from a quant before it is scaled.
-    pub offset: u32,
+    pub(crate) offset: u32,
     /// How scales are stored, see [`Scales`].
-    pub scales: Scales,
+    pub(crate) scales: Scales,
 }
 
 /// How the scales of a packed matrix are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scales {
+pub(crate) enum Scales {
     /// The elements are floats.
     None,
     /// Per 32 elements an f16 scale, two in a word.
     Half,
     /// Per 32 elements one word: f16 scale, f16 minimum.
     HalfMin,
-    /// Per 256 elements five words: f16 (d, dmin), then eight pairs of bytes (scale, minimum).
+    /// Per 256 elements six words: d and dmin as f32, then eight pairs of bytes (scale, minimum).
+    /// As halves d and dmin would be a word less (3 %), but then each octet would convert them.
     Super32,
-    /// Per 256 elements five words: f16 d, then sixteen signed bytes, one per 16 elements.
+    /// Per 256 elements five words: d as f32, then sixteen signed bytes, one per 16 elements.
     Super16,
 }
 
 impl Format {
     /// Words that one octet takes in `quants`.
-    pub const fn octet_words(self) -> usize {
+    pub(crate) const fn octet_words(self) -> usize {
         (self.bits / 4) as usize
     }
 
     /// Words loaded at once.
-    pub const fn vector(self) -> usize {
+    pub(crate) const fn vector(self) -> usize {
         if self.bits == 32 { 4 } else { self.octet_words() }
     }
 
     /// Loads per octet.
-    pub const fn loads(self) -> usize {
+    pub(crate) const fn loads(self) -> usize {
         self.octet_words() / self.vector()
     }
 
     /// Whether values are `scale · q + min`.
-    pub const fn quantised(self) -> bool {
+    pub(crate) const fn quantised(self) -> bool {
         !matches!(self.scales, Scales::None)
     }
 
     /// Words of `scales` per row of `octets`.
-    pub const fn scale_words(self, octets: usize) -> usize {
+    pub(crate) const fn scale_words(self, octets: usize) -> usize {
         match self.scales {
             Scales::None => 0,
             Scales::Half => octets.div_ceil(8),
             Scales::HalfMin => octets.div_ceil(4),
-            Scales::Super32 | Scales::Super16 => octets.div_ceil(32) * 5,
+            Scales::Super32 | Scales::Super16 => octets.div_ceil(32) * self.super_words(),
+        }
+    }
+
+    /// Words of `scales` per 256 elements.
+    pub(crate) const fn super_words(self) -> usize {
+        match self.scales {
+            Scales::Super32 => 6,
+            _ => 5,
         }
     }
 
     /// Words of `high` per row of `octets`.
-    pub const fn high_words(self, octets: usize) -> usize {
+    pub(crate) const fn high_words(self, octets: usize) -> usize {
         (octets * self.high as usize).div_ceil(4)
     }
 }
@@ -158,12 +177,13 @@ pub(crate) fn decode<N: Size>(
         let word = first.extract(0usize) >> shift;
         let mut q = (U4::new(word) >> lanes(0u32, 4u32, 8u32, 12u32)) & U4::new(15u32);
         if comptime!(format.high == 1) {
-            let h = high >> comptime!(part as u32 * 4);
-            q = q | (((U4::new(h) >> lanes(0u32, 1u32, 2u32, 3u32)) & U4::new(1u32)) << U4::new(4u32));
+            // Four places up, so that one shift brings each bit above its nibble.
+            let h = (high >> comptime!(part as u32 * 4)) << 4u32;
+            q = q | ((U4::new(h) >> lanes(0u32, 1u32, 2u32, 3u32)) & U4::new(16u32));
         }
         if comptime!(format.high == 2) {
-            let h = high >> comptime!(part as u32 * 8);
-            q = q | (((U4::new(h) >> lanes(0u32, 2u32, 4u32, 6u32)) & U4::new(3u32)) << U4::new(4u32));
+            let h = (high >> comptime!(part as u32 * 8)) << 4u32;
+            q = q | ((U4::new(h) >> lanes(0u32, 2u32, 4u32, 6u32)) & U4::new(48u32));
         }
         small_to_f32(q)
     } else if comptime!(format.bits == 8) {
@@ -196,41 +216,42 @@ pub(crate) fn high_bits(high: &[u32], row_start: u32, octet: u32, #[comptime] fo
     }
 }
 
-/// Factor of an octet's quants.
+/// A byte as a float, for the same reason as [`small_to_f32`].
 #[cube]
-pub(crate) fn scale_of(scales: &[u32], row_start: u32, octet: u32, #[comptime] format: Format) -> f32 {
-    if comptime!(matches!(format.scales, Scales::Half)) {
-        let word = scales[(row_start + octet / 8u32) as usize];
-        half_to_f32((word >> (((octet / 4u32) % 2u32) * 16u32)) & 0xffffu32)
-    } else if comptime!(matches!(format.scales, Scales::HalfMin)) {
-        low_half(scales[(row_start + octet / 4u32) as usize])
-    } else if comptime!(matches!(format.scales, Scales::Super32)) {
-        let base = row_start + (octet / 32u32) * 5u32;
-        let group = (octet / 4u32) % 8u32;
-        let pair = scales[(base + 1u32 + group / 2u32) as usize] >> ((group % 2u32) * 16u32);
-        low_half(scales[base as usize]) * f32::cast_from(pair & 255u32)
-    } else if comptime!(matches!(format.scales, Scales::Super16)) {
-        let base = row_start + (octet / 32u32) * 5u32;
-        let group = (octet / 2u32) % 16u32;
-        let byte = (scales[(base + 1u32 + group / 4u32) as usize] >> ((group % 4u32) * 8u32)) & 255u32;
-        low_half(scales[base as usize]) * (f32::cast_from(byte ^ 128u32) - 128.0f32)
-    } else {
-        1.0f32.runtime()
-    }
+fn byte_to_f32(byte: u32) -> f32 {
+    f32::reinterpret(byte | 0x4b00_0000u32) - 8388608.0f32
 }
 
-/// What is added to each scaled quant of an octet.
+/// Factor of an octet's quants, and what is added to each of them then.
 #[cube]
-pub(crate) fn min_of(scales: &[u32], row_start: u32, octet: u32, scale: f32, #[comptime] format: Format) -> f32 {
-    if comptime!(matches!(format.scales, Scales::HalfMin)) {
-        high_half(scales[(row_start + octet / 4u32) as usize])
+pub(crate) fn scale_min(
+    scales: &[u32],
+    row_start: u32,
+    octet: u32,
+    #[comptime] format: Format,
+) -> (f32, f32) {
+    if comptime!(matches!(format.scales, Scales::Half)) {
+        let word = scales[(row_start + octet / 8u32) as usize];
+        let scale = half_to_f32((word >> (((octet / 4u32) % 2u32) * 16u32)) & 0xffffu32);
+        (scale, scale * comptime!(-(format.offset as f32)))
+    } else if comptime!(matches!(format.scales, Scales::HalfMin)) {
+        let word = scales[(row_start + octet / 4u32) as usize];
+        (low_half(word), high_half(word))
     } else if comptime!(matches!(format.scales, Scales::Super32)) {
-        let base = row_start + (octet / 32u32) * 5u32;
+        let base = row_start + (octet / 32u32) * comptime!(format.super_words() as u32);
         let group = (octet / 4u32) % 8u32;
-        let pair = scales[(base + 1u32 + group / 2u32) as usize] >> ((group % 2u32) * 16u32 + 8u32);
-        -(high_half(scales[base as usize]) * f32::cast_from(pair & 255u32))
+        let pair = scales[(base + 2u32 + group / 2u32) as usize] >> ((group % 2u32) * 16u32);
+        let scale = f32::reinterpret(scales[base as usize]) * byte_to_f32(pair & 255u32);
+        let minimum = f32::reinterpret(scales[(base + 1u32) as usize]) * byte_to_f32((pair >> 8u32) & 255u32);
+        (scale, -minimum)
+    } else if comptime!(matches!(format.scales, Scales::Super16)) {
+        let base = row_start + (octet / 32u32) * comptime!(format.super_words() as u32);
+        let group = (octet / 2u32) % 16u32;
+        let byte = (scales[(base + 1u32 + group / 4u32) as usize] >> ((group % 4u32) * 8u32)) & 255u32;
+        let scale = f32::reinterpret(scales[base as usize]) * (byte_to_f32(byte ^ 128u32) - 128.0f32);
+        (scale, scale * comptime!(-(format.offset as f32)))
     } else {
-        scale * comptime!(-(format.offset as f32))
+        (1.0f32.runtime(), 0.0f32.runtime())
     }
 }
 

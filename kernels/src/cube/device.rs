@@ -114,7 +114,10 @@ fn list() -> Vec<Listed> {
                 AdapterKind::Software if number > 0 => continue,
                 AdapterKind::Software => WgpuDeviceKind::Cpu,
             };
-            found.push(Listed { info: describe(&adapter, kind), device: WgpuDevice::new(selector).on(pinned) });
+            found.push(Listed {
+                info: describe(&adapter, kind),
+                device: WgpuDevice::new(selector).on(pinned),
+            });
         }
     }
     found

@@ -1,32 +1,40 @@
 //! `out[t] = W · x[t]` for many tokens: tiles of W are decoded once into shared memory and used by all
 //! tokens of a tile.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
-use super::bits::{F4, Format, decode, high_bits, min_of, scale_of};
+use super::bits::{F4, Format, decode, high_bits, scale_min};
 use super::matvec::{load_chunk, store};
 
 /// Rows of W in a tile.
-pub const TILE_ROWS: u32 = 64;
+pub(crate) const TILE_ROWS: u32 = 64;
 /// Octets of K in a tile.
 const TILE_OCTETS: u32 = 4;
 /// Vectors of four along K in a tile, and one more so that rows start in different banks.
 const STRIDE: u32 = TILE_OCTETS * 2 + 1;
 /// Units of a cube: 16 along rows times 16 along tokens.
-pub const UNITS: u32 = 256;
+pub(crate) const UNITS: u32 = 256;
 
 /// Each unit computes 4 rows times `per_unit` tokens, 16 apart, so that at each step along K it reads
 /// `4 + per_unit` vectors of four from shared memory for `16 · per_unit` multiply-adds, and the units of a
 /// quarter plane read vectors that lie in different banks.
 #[cube(launch_unchecked)]
-pub fn matmul<N: Size, X: Size>(
+pub(crate) fn matmul<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     bias: &[f32],
     out: &mut [f32],
     rows: u32,
@@ -73,7 +81,7 @@ pub fn matmul<N: Size, X: Size>(
             let token = first_token + local;
             let column = (start * 2u32 + within) * 4u32;
             xs[(local * STRIDE + within) as usize] =
-                load_chunk::<X>(x, token, column, cols, x_width, token < tokens);
+                load_chunk::<X>(input, token, column, cols, x_width, token < tokens);
         }
         // Past the end of a row x is zero, so any octet will do there.
         let octet = min(start + w_octet, octets - 1u32);
@@ -87,8 +95,7 @@ pub fn matmul<N: Size, X: Size>(
         let mut front = decode::<N>(first, second, bits, 0usize, format);
         let mut back = decode::<N>(first, second, bits, 1usize, format);
         if comptime!(format.quantised()) {
-            let scale = scale_of(scales, row * scale_words, octet, format);
-            let minimum = min_of(scales, row * scale_words, octet, scale, format);
+            let (scale, minimum) = scale_min(scales, row * scale_words, octet, format);
             front = front * F4::new(scale) + F4::new(minimum);
             back = back * F4::new(scale) + F4::new(minimum);
         }

@@ -1,45 +1,53 @@
 //! `out[t] = W · x[t]` for few tokens: bound by the speed at which weights are read, so each is read once.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
-use super::bits::{F4, Format, decode, floats, high_bits, min_of, plane_group_sum, scale_of};
+use super::bits::{F4, Format, decode, floats, high_bits, plane_group_sum, scale_min};
 
 /// Geometry of a mat-vec kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MatvecShape {
+pub(crate) struct MatvecShape {
     /// Units that share the rows of a group, each taking every `lanes`-th octet. Power of two.
-    pub lanes: u32,
+    pub(crate) lanes: u32,
     /// Groups in a cube.
-    pub groups: u32,
+    pub(crate) groups: u32,
     /// Rows of a group: that many loads in flight per unit, and one read of x serves them all.
-    pub rows: u32,
+    pub(crate) rows: u32,
     /// Octets that a unit loads from each row before it computes.
-    pub unroll: u32,
+    pub(crate) unroll: u32,
     /// Tokens, at most.
-    pub tokens: u32,
+    pub(crate) tokens: u32,
     /// Octets of x held in shared memory at a time; a multiple of `lanes · unroll`.
-    pub tile: u32,
+    pub(crate) tile: u32,
     /// Sum over lanes by plane shuffles instead of shared memory.
-    pub plane: bool,
+    pub(crate) plane: bool,
 }
 
 /// Adds the bias.
-pub const BIAS: u32 = 1;
+pub(crate) const BIAS: u32 = 1;
 /// Adds what `out` holds.
-pub const ACCUMULATE: u32 = 2;
+pub(crate) const ACCUMULATE: u32 = 2;
 
 /// Neighbouring units read neighbouring octets of a row, so that every load of a plane is one contiguous
 /// piece of memory. The tile of x is kept as two planes of vectors (front and back half of each octet):
 /// neighbouring units then read neighbouring 16 bytes, which no two banks share.
 #[cube(launch_unchecked)]
-pub fn matvec<N: Size, X: Size>(
+pub(crate) fn matvec<N: Size, X: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     bias: &[f32],
     out: &mut [f32],
     rows: u32,
@@ -83,7 +91,7 @@ pub fn matvec<N: Size, X: Size>(
             let token = chunk / (tile * 2u32);
             let within = chunk % (tile * 2u32);
             let column = (start * 2u32 + within) * 4u32;
-            let value = load_chunk::<X>(x, token, column, cols, x_width, token < tokens);
+            let value = load_chunk::<X>(input, token, column, cols, x_width, token < tokens);
             let place = (token * tile + within / 2u32) as usize;
             if within % 2u32 == 0u32 {
                 front[place] = value;
@@ -138,9 +146,9 @@ pub fn matvec<N: Size, X: Size>(
                     w_front[r] = decode::<N>(first[slot], second[other], bits, 0usize, format);
                     w_back[r] = decode::<N>(first[slot], second[other], bits, 1usize, format);
                     if comptime!(format.quantised()) {
-                        let scale = scale_of(scales, row * scale_words, octet, format);
+                        let (scale, minimum) = scale_min(scales, row * scale_words, octet, format);
                         w_scale[r] = scale;
-                        w_min[r] = min_of(scales, row * scale_words, octet, scale, format);
+                        w_min[r] = minimum;
                     }
                 }
                 #[unroll]
@@ -180,7 +188,14 @@ pub fn matvec<N: Size, X: Size>(
                 let slot = comptime!(r * shape.tokens as usize + t);
                 let row = first_row + r as u32;
                 if lane == comptime!(slot as u32 % shape.lanes) && row < rows && (t as u32) < tokens {
-                    store(out, bias, acc[slot], t as u32 * out_width + row_offset + row, row_offset + row, flags);
+                    store(
+                        out,
+                        bias,
+                        acc[slot],
+                        t as u32 * out_width + row_offset + row,
+                        row_offset + row,
+                        flags,
+                    );
                 }
             }
         }
@@ -229,7 +244,7 @@ pub fn matvec<N: Size, X: Size>(
 /// Four values of a row of x from `column` on, zero where there are none.
 #[cube]
 pub(crate) fn load_chunk<X: Size>(
-    x: &[Vector<f32, X>],
+    input: &[Vector<f32, X>],
     token: u32,
     column: u32,
     cols: u32,
@@ -237,9 +252,10 @@ pub(crate) fn load_chunk<X: Size>(
     valid: bool,
 ) -> F4 {
     let mut value = F4::new(0.0f32);
-    if comptime!(X::value() == 4) {
+    let size = X::value();
+    if comptime!(size == 4) {
         if valid && column < cols {
-            let v = x[((token * width + column) / 4u32) as usize];
+            let v = input[((token * width + column) / 4u32) as usize];
             value = floats(v.extract(0usize), v.extract(1usize), v.extract(2usize), v.extract(3usize));
         }
     } else if valid {
@@ -247,7 +263,7 @@ pub(crate) fn load_chunk<X: Size>(
         #[unroll]
         for i in 0..4usize {
             if column + (i as u32) < cols {
-                value.insert(i, x[(at + i as u32) as usize].extract(0usize));
+                value.insert(i, input[(at + i as u32) as usize].extract(0usize));
             }
         }
     }

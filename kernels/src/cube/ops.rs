@@ -2,11 +2,10 @@
 
 use cubecl::prelude::{CubeCount, CubeDim};
 
-use super::attention::{self, AttentionPlan};
 use super::products::linear;
 use super::rope::{RopeShape, rope_append};
 use super::rows;
-use super::step::{TILE_SIZES, layout};
+use super::step::layout;
 use super::weights::Words;
 use super::{CubeAct, CubeBackend, CubeCache, CubeMatrix, CubeVector, arg, failed};
 use crate::backend::{
@@ -15,15 +14,10 @@ use crate::backend::{
 
 /// Units of a cube that works on one row or on a stretch of elements.
 const UNITS: u32 = 256;
-/// Cubes that keep a large GPU busy; attention splits its keys until there are so many.
-const BUSY: usize = 512;
-/// Queries that one attention cube handles at most, and shared memory that it may take.
-const MOST_QUERIES: u32 = 32;
-const ATTENTION_SHARED: usize = 32 << 10;
 /// Work groups along one dimension of a grid, which is what every wgpu device allows.
 const MOST_TOKENS: usize = 65_535;
 
-fn shape_error(op: &'static str, expected: String, got: String) -> BackendError {
+pub(crate) fn shape_error(op: &'static str, expected: String, got: String) -> BackendError {
     BackendError::Shape { op, expected, got }
 }
 
@@ -80,7 +74,7 @@ impl CubeBackend {
         }
     }
 
-    fn none(&self) -> Words {
+    pub(crate) fn none(&self) -> Words {
         Words { handle: self.nothing.clone(), len: 1 }
     }
 
@@ -130,119 +124,6 @@ impl CubeBackend {
         }
         Ok(())
     }
-
-    /// Tokens per attention cube: as many as share keys, as far as queries and shared memory allow.
-    fn attention_plan(&self, shape: &AttentionShape, cached: bool) -> (AttentionPlan, u32, usize) {
-        let mut best = None;
-        for (&size, &(start, tiles)) in TILE_SIZES.iter().zip(&self.step.tiles) {
-            let plan = AttentionPlan {
-                heads: shape.heads as u32,
-                kv_heads: shape.kv_heads as u32,
-                head_dim: shape.head_dim as u32,
-                tokens: size as u32,
-                cached,
-                split: false,
-            };
-            let allowed = plan.queries() <= MOST_QUERIES
-                && plan.shared_bytes() <= self.shared_memory.min(ATTENTION_SHARED)
-                && tiles * size < 2 * self.step.tokens;
-            if best.is_none() || allowed {
-                best = Some((plan, start, tiles));
-            }
-        }
-        // `TILE_SIZES` is not empty, so there always is one.
-        best.unwrap_or((
-            AttentionPlan { heads: 1, kv_heads: 1, head_dim: 4, tokens: 1, cached, split: false },
-            0,
-            0,
-        ))
-    }
-
-    fn attend(
-        &mut self,
-        op: &'static str,
-        shape: &AttentionShape,
-        qkv: &CubeAct,
-        cache: Option<&(Words, Words)>,
-        out: &CubeAct,
-    ) -> Result<(), BackendError> {
-        let tokens = self.step.tokens;
-        let (mut plan, tiles, count) = self.attention_plan(shape, cache.is_some());
-        let needed = plan.shared_bytes();
-        if needed > self.shared_memory {
-            return Err(shape_error(
-                op,
-                format!("queries that fit {} bytes of shared memory", self.shared_memory),
-                format!("{needed} bytes for {shape:?}"),
-            ));
-        }
-        let window = shape.window.unwrap_or(0);
-        let keys = if cache.is_some() { self.step.max_position as usize + 1 } else { self.step.longest };
-        let seen = if window > 0 { keys.min(window as usize + plan.tokens as usize) } else { keys };
-        // Two blocks of keys per split at least, or merging costs more than it saves.
-        let blocks = seen.div_ceil(attention::BLOCK as usize);
-        let splits = (BUSY / (count * shape.kv_heads).max(1)).min(blocks / 2).max(1);
-        plan.split = splits > 1;
-        if plan.split {
-            let words = tokens * shape.heads * splits * (shape.head_dim + 2);
-            if self.scratch.len < words {
-                self.scratch = self.reserve_words(words.next_power_of_two(), "attention scratch")?;
-            }
-        }
-        let none = self.none();
-        let (keys, values) = cache.map_or((&none, &none), |(k, v)| (k, v));
-        let target = if plan.split { &self.scratch } else { &out.words };
-        let positions = if cache.is_some() { self.step.tables } else { self.step.sequences };
-        self.launches += 1;
-        // SAFETY: pages are inside of the cache, tiles inside of the batch (checked by the callers), and the
-        // kernel reads keys below the positions of the batch only.
-        unsafe {
-            attention::attention::launch_unchecked(
-                &self.client,
-                CubeCount::Static(count as u32, shape.kv_heads as u32, splits as u32),
-                CubeDim::new_1d(attention::BLOCK),
-                arg(&qkv.words, 4),
-                arg(keys, 1),
-                arg(values, 1),
-                arg(&self.meta, 1),
-                arg(target, 1),
-                tiles,
-                self.step.positions,
-                positions,
-                window,
-                splits as u32,
-                shape.scale,
-                plan,
-            );
-        }
-        if plan.split {
-            self.launches += 1;
-            // SAFETY: the launch above wrote `splits` parts for every token and head.
-            unsafe {
-                attention::merge::launch_unchecked(
-                    &self.client,
-                    CubeCount::Static(shape.heads as u32, tokens as u32, 1),
-                    CubeDim::new_1d(attention::BLOCK),
-                    arg(&self.scratch, 1),
-                    arg(&out.words, 1),
-                    splits as u32,
-                    shape.heads as u32,
-                    shape.head_dim as u32,
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn rope_table(&mut self, rope: &Rope) -> Result<Words, BackendError> {
-        if let Some((_, table)) = self.ropes.iter().find(|(known, _)| known == rope) {
-            return Ok(Words { handle: table.words.handle.clone(), len: table.words.len });
-        }
-        let table = self.vector(&rope.inv_freq)?;
-        let words = Words { handle: table.words.handle.clone(), len: table.words.len };
-        self.ropes.push((rope.clone(), table));
-        Ok(words)
-    }
 }
 
 impl Backend for CubeBackend {
@@ -268,7 +149,7 @@ impl Backend for CubeBackend {
         if tokens > MOST_TOKENS {
             return Err(shape_error("activation", format!("at most {MOST_TOKENS} rows"), tokens.to_string()));
         }
-        let len = tokens.checked_mul(width).unwrap_or(usize::MAX);
+        let len = tokens.saturating_mul(width);
         Ok(CubeAct { words: self.reserve_words(len, "an activation buffer")?, tokens, width })
     }
 
@@ -309,13 +190,18 @@ impl Backend for CubeBackend {
 
     fn begin(&mut self, batch: &Batch) -> Result<(), BackendError> {
         if batch.tokens.len() > MOST_TOKENS {
-            return Err(shape_error("begin", format!("at most {MOST_TOKENS} tokens"), batch.tokens.len().to_string()));
+            return Err(shape_error(
+                "begin",
+                format!("at most {MOST_TOKENS} tokens"),
+                batch.tokens.len().to_string(),
+            ));
         }
         let (step, words) = layout(batch)?;
         // A buffer of its own from the pool, so that work still queued keeps the one it was given.
         let len = words.len();
         let handle = self.client.create(cubecl::bytes::Bytes::from_elems(words));
         self.meta = Words { handle, len };
+        self.ropes.clear();
         self.step = step;
         Ok(())
     }
@@ -439,7 +325,7 @@ impl Backend for CubeBackend {
             }
             None => (&none, &none, 0.0),
         };
-        let table = self.rope_table(rope)?;
+        let table = self.rope_table(rope);
         let Some((keys, values)) = cache.layers.get(layer) else { return Ok(()) };
         let plan = RopeShape {
             heads: shape.heads as u32,
@@ -466,7 +352,6 @@ impl Backend for CubeBackend {
                 arg(values, 1),
                 self.step.positions,
                 self.step.tables,
-                rope.magnitude,
                 eps,
                 plan,
             );
@@ -588,7 +473,10 @@ impl Backend for CubeBackend {
             return Ok(());
         }
         let unused = (x.words.len - values) as u64 * 4;
-        let bytes = self.client.read_one(x.words.handle.clone().offset_end(unused)).map_err(|e| failed("read", &e))?;
+        let bytes = self
+            .client
+            .read_one(x.words.handle.clone().offset_end(unused))
+            .map_err(|e| failed("read", &e))?;
         out.extend(bytes.chunks_exact(4).take(values).map(|b| match b {
             [a, b, c, d] => f32::from_le_bytes([*a, *b, *c, *d]),
             _ => 0.0,

@@ -90,6 +90,11 @@ fn half_at(block: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([block[at], block[at + 1]])
 }
 
+/// The half at `at` as the bits of an f32.
+fn float_bits(block: &[u8], at: usize) -> u32 {
+    half::f16::from_bits(half_at(block, at)).to_f32().to_bits()
+}
+
 fn pack_row(dtype: DType, format: Format, bytes: &[u8], row: &mut Row<'_>) {
     match dtype {
         DType::F32 => {
@@ -136,15 +141,19 @@ fn pack_row(dtype: DType, format: Format, bytes: &[u8], row: &mut Row<'_>) {
         }
         DType::Q4_K | DType::Q5_K => {
             for (sb, block) in bytes.chunks_exact(dtype.block_bytes()).enumerate() {
-                row.set_half(sb * 10, half_at(block, 0));
-                row.set_half(sb * 10 + 1, half_at(block, 2));
+                let start = sb * format.super_words();
+                row.scales[start] = float_bits(block, 0);
+                row.scales[start + 1] = float_bits(block, 2);
                 for g in 0..8 {
                     let (scale, min) = six_bit_pair(&block[4..16], g);
-                    row.set_byte(sb * 20 + 4 + 2 * g, scale);
-                    row.set_byte(sb * 20 + 5 + 2 * g, min);
+                    row.set_byte((start + 2) * 4 + 2 * g, scale);
+                    row.set_byte((start + 2) * 4 + 2 * g + 1, min);
                 }
-                let (fifth, quants) =
-                    if format.high == 1 { (&block[16..48], &block[48..]) } else { (&block[..0], &block[16..]) };
+                let (fifth, quants) = if format.high == 1 {
+                    (&block[16..48], &block[48..])
+                } else {
+                    (&block[..0], &block[16..])
+                };
                 for (i, &b) in quants.iter().enumerate() {
                     // Byte 32p + j holds element 64p + j (low nibble) and 64p + 32 + j (high nibble).
                     let (p, j) = (i / 32, i % 32);
@@ -158,9 +167,10 @@ fn pack_row(dtype: DType, format: Format, bytes: &[u8], row: &mut Row<'_>) {
         }
         DType::Q6_K => {
             for (sb, block) in bytes.chunks_exact(210).enumerate() {
-                row.set_half(sb * 10, half_at(block, 208));
+                let start = sb * format.super_words();
+                row.scales[start] = float_bits(block, 208);
                 for (g, &scale) in block[192..208].iter().enumerate() {
-                    row.set_byte(sb * 20 + 4 + g, scale);
+                    row.set_byte((start + 1) * 4 + g, scale);
                 }
                 for half in 0..2 {
                     let low = &block[half * 64..half * 64 + 64];
@@ -184,9 +194,6 @@ fn six_bit_pair(bytes: &[u8], g: usize) -> (u8, u8) {
     if g < 4 {
         (bytes[g] & 63, bytes[g + 4] & 63)
     } else {
-        (
-            bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4,
-            bytes[g + 4] >> 4 | bytes[g] >> 6 << 4,
-        )
+        (bytes[g + 4] & 15 | bytes[g - 4] >> 6 << 4, bytes[g + 4] >> 4 | bytes[g] >> 6 << 4)
     }
 }

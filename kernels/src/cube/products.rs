@@ -88,7 +88,8 @@ impl CubeBackend {
         let octets = cols.div_ceil(8);
         // Vector loads of x need every row to begin at a multiple of four.
         let vector = if x.width.is_multiple_of(4) { 4 } else { 1 };
-        let (quants, high, scales) = (arg(&shard.quants, format.vector()), arg(&shard.high, 1), arg(&shard.scales, 1));
+        let (quants, high, scales) =
+            (arg(&shard.quants, format.vector()), arg(&shard.high, 1), arg(&shard.scales, 1));
         let (xs, bias, outs) = (arg(&x.words, vector), arg(bias, 1), arg(&out.words, 1));
         let (high_words, scale_words) = (format.high_words(octets) as u32, format.scale_words(octets) as u32);
         self.launches += 1;

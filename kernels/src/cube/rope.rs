@@ -1,7 +1,15 @@
 //! Head norms, rotation and the append to the KV cache in one launch.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
@@ -10,31 +18,34 @@ use crate::backend::PAGE;
 
 /// What one launch does, as far as it is known when the kernel is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RopeShape {
+pub(crate) struct RopeShape {
     /// Query heads.
-    pub heads: u32,
+    pub(crate) heads: u32,
     /// Key and value heads.
-    pub kv_heads: u32,
+    pub(crate) kv_heads: u32,
     /// Channels per head.
-    pub head_dim: u32,
+    pub(crate) head_dim: u32,
     /// Pairs that are rotated.
-    pub pairs: u32,
+    pub(crate) pairs: u32,
     /// `(2i, 2i+1)` rather than `(i, i + pairs)`.
-    pub interleaved: bool,
+    pub(crate) interleaved: bool,
     /// Whether q and k heads are normalised.
-    pub norms: bool,
+    pub(crate) norms: bool,
     /// Units of a cube, a power of two.
-    pub units: u32,
+    pub(crate) units: u32,
 }
 
 /// One cube per (head, token) of the fused `[q | k | v]` rows. Keys lie in the cache as
 /// `[page][head][pair of channels][position]` so that units that score one position each read
 /// neighbouring words; values as `[page][head][position][pair of channels]` so that units that sum one
 /// channel pair each do.
+///
+/// `angles` holds cosine and sine for every token and pair, from the host: Vulkan promises sine and cosine
+/// to 2^-11 only, and nothing at all for angles beyond π, which positions in the thousands are.
 #[cube(launch_unchecked)]
-pub fn rope_append(
+pub(crate) fn rope_append(
     qkv: &mut [f32],
-    inv_freq: &[f32],
+    angles: &[f32],
     q_norm: &[f32],
     k_norm: &[f32],
     meta: &[u32],
@@ -42,7 +53,6 @@ pub fn rope_append(
     values: &mut [u32],
     positions: u32,
     table_starts: u32,
-    magnitude: f32,
     eps: f32,
     #[comptime] shape: RopeShape,
 ) {
@@ -94,9 +104,9 @@ pub fn rope_append(
         while pair < shape.pairs {
             let first = if comptime!(shape.interleaved) { pair * 2u32 } else { pair };
             let second = if comptime!(shape.interleaved) { pair * 2u32 + 1u32 } else { pair + shape.pairs };
-            let angle = f32::cast_from(position) * inv_freq[pair as usize];
-            let cos = angle.cos() * magnitude;
-            let sin = angle.sin() * magnitude;
+            let angle = (token * shape.pairs + pair) * 2u32;
+            let cos = angles[angle as usize];
+            let sin = angles[(angle + 1u32) as usize];
             let a = head_in[first as usize];
             let b = head_in[second as usize];
             head_out[first as usize] = a * cos - b * sin;

@@ -1,11 +1,19 @@
 //! Kernels that work on rows of activations: norms, activation functions, gathers, copies.
-#![allow(missing_docs, reason = "the cube macro generates public items next to each kernel")]
-#![allow(clippy::indexing_slicing, reason = "indices in kernels are bounded by the launch geometry")]
-#![allow(clippy::too_many_arguments, reason = "a kernel takes all its buffers and sizes")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::excessive_precision,
+    clippy::implicit_saturating_sub,
+    clippy::manual_div_ceil,
+    clippy::manual_is_multiple_of,
+    reason = "kernels are written in CubeCL's part of Rust, and their indices are bounded by the launch geometry"
+)]
 
 use cubecl::prelude::*;
 
-use super::bits::{F4, Format, cube_sum, decode, high_bits, min_of, plane_group_sum, scale_of};
+use super::bits::{F4, Format, cube_sum, decode, high_bits, plane_group_sum, scale_min};
 
 /// Sum of `value` over the `units` of a cube, by planes of at least `lanes` first where those may be used
 /// (`lanes` 0: shared memory alone).
@@ -32,7 +40,7 @@ pub(crate) fn sum_over_cube(value: f32, #[comptime] units: u32, #[comptime] lane
 
 /// One cube per row.
 #[cube(launch_unchecked)]
-pub fn rms_norm(
+pub(crate) fn rms_norm(
     x: &[f32],
     weight: &[f32],
     out: &mut [f32],
@@ -60,7 +68,7 @@ pub fn rms_norm(
 
 /// One cube per row, in place. The variance is summed from the differences to the mean.
 #[cube(launch_unchecked)]
-pub fn layer_norm(
+pub(crate) fn layer_norm(
     x: &mut [f32],
     weight: &[f32],
     bias: &[f32],
@@ -96,7 +104,7 @@ pub fn layer_norm(
 
 /// `out[t][i] = silu(gate) · up`.
 #[cube(launch_unchecked)]
-pub fn swiglu(gate_up: &[f32], out: &mut [f32], width: u32, total: u32) {
+pub(crate) fn swiglu(gate_up: &[f32], out: &mut [f32], width: u32, total: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < total {
         let row = at / width;
@@ -126,7 +134,7 @@ fn erfc_positive(z: f32) -> f32 {
 
 /// `x·Φ(x)` in place.
 #[cube(launch_unchecked)]
-pub fn gelu(x: &mut [f32], total: u32) {
+pub(crate) fn gelu(x: &mut [f32], total: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < total {
         let v = x[at as usize];
@@ -138,7 +146,14 @@ pub fn gelu(x: &mut [f32], total: u32) {
 
 /// `out[i] = x[rows[i]]`, one cube per row.
 #[cube(launch_unchecked)]
-pub fn gather(x: &[f32], rows: &[u32], rows_start: u32, out: &mut [f32], width: u32, #[comptime] units: u32) {
+pub(crate) fn gather(
+    x: &[f32],
+    rows: &[u32],
+    rows_start: u32,
+    out: &mut [f32],
+    width: u32,
+    #[comptime] units: u32,
+) {
     let row = CUBE_POS as u32;
     let from = rows[(rows_start + row) as usize];
     let mut i = UNIT_POS;
@@ -151,7 +166,7 @@ pub fn gather(x: &[f32], rows: &[u32], rows_start: u32, out: &mut [f32], width: 
 /// Rows `ids[t]` of a packed table, decoded; one cube per token. Rows outside of this shard
 /// (`first..first + rows`) are some other launch's. Adds when `add`.
 #[cube(launch_unchecked)]
-pub fn embed<N: Size>(
+pub(crate) fn embed<N: Size>(
     quants: &[Vector<u32, N>],
     high: &[u32],
     scales: &[u32],
@@ -181,12 +196,7 @@ pub fn embed<N: Size>(
                 two = quants[(at + 1u32) as usize];
             }
             let bits = high_bits(high, row * high_words, octet, format);
-            let mut scale = 1.0f32.runtime();
-            let mut minimum = 0.0f32.runtime();
-            if comptime!(format.quantised()) {
-                scale = scale_of(scales, row * scale_words, octet, format);
-                minimum = min_of(scales, row * scale_words, octet, scale, format);
-            }
+            let (scale, minimum) = scale_min(scales, row * scale_words, octet, format);
             #[unroll]
             for part in 0..2usize {
                 let values = decode::<N>(one, two, bits, part, format) * F4::new(scale) + F4::new(minimum);
@@ -210,7 +220,7 @@ pub fn embed<N: Size>(
 
 /// Copies `words` words inside of both buffers, from one page to another.
 #[cube(launch_unchecked)]
-pub fn copy_page(keys: &mut [u32], values: &mut [u32], from: u32, to: u32, words: u32) {
+pub(crate) fn copy_page(keys: &mut [u32], values: &mut [u32], from: u32, to: u32, words: u32) {
     let at = ABSOLUTE_POS as u32;
     if at < words {
         keys[(to * words + at) as usize] = keys[(from * words + at) as usize];

@@ -16,6 +16,8 @@ pub(crate) struct Step {
     pub(crate) outputs: usize,
     /// Place of the token ids; those of the positions follow.
     pub(crate) ids: u32,
+    /// The positions, for the host's own use.
+    pub(crate) positions_of: Vec<u32>,
     /// Place of the positions.
     pub(crate) positions: u32,
     /// Place of the places of each token's page table.
@@ -49,7 +51,10 @@ fn runs(batch: &Batch) -> Result<Vec<Range<usize>>, BackendError> {
         match (previous, runs.last_mut()) {
             (Some((s, p)), Some(run)) if s == sequence => {
                 if p.checked_add(1) != Some(position) {
-                    return Err(bad("positions of a sequence that count up", format!("{p} and then {position}")));
+                    return Err(bad(
+                        "positions of a sequence that count up",
+                        format!("{p} and then {position}"),
+                    ));
                 }
                 run.end = i + 1;
             }
@@ -90,6 +95,7 @@ pub(crate) fn layout(batch: &Batch) -> Result<(Step, Vec<u32>), BackendError> {
     words.extend_from_slice(&batch.tokens);
     step.positions = place(&words);
     words.extend_from_slice(&batch.positions);
+    step.positions_of.clone_from(&batch.positions);
     step.output_rows = place(&words);
     words.extend_from_slice(&batch.outputs);
 

@@ -8,8 +8,11 @@ use super::bits::Format;
 use super::pack::{Packed, format_of, pack};
 use crate::backend::{BackendError, RawMatrix};
 
+/// Words that may wait in staging memory while weights are uploaded (256 MiB).
+const MOST_STAGED: usize = 64 << 20;
+
 /// Words on the device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Words {
     pub(crate) handle: Handle,
     /// In words of 32 bits.
@@ -151,6 +154,12 @@ impl CubeBackend {
         let len = words.len();
         let handle = self.persistent(|client| client.create(Bytes::from_elems(words)));
         self.allocated(&handle, what, len as u64 * 4)?;
+        // Copies wait in staging memory until they are submitted and done.
+        self.staged += len;
+        if self.staged > MOST_STAGED {
+            self.staged = 0;
+            self.sync()?;
+        }
         Ok(Words { handle, len })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Device, Embedder, EngineError, EngineOptions, Generator, Loaded, Memory, kv::PagePool};
 use crate::{
-    backend::{Backend, BackendError},
+    backend::BackendError,
     cpu::CpuBackend,
     gguf::Gguf,
     model::{

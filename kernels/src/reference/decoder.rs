@@ -1,6 +1,6 @@
 //! The decoder, token by token.
 
-use super::{Matrix, add, dot, mean, softmax};
+use super::{Matrix, add, dot, head_of, mean, softmax};
 use crate::{
     backend::{Rope, RopeStyle},
     gguf::Gguf,
@@ -161,12 +161,11 @@ fn attend(config: &DecoderConfig, layer: &mut Layer, h: &[f32], position: usize)
     let mut out = vec![0.0; shape.q_width()];
     for (head, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
         let kv = head / per_kv;
-        let part = |row: &'_ [f32]| row.get(kv * dim..(kv + 1) * dim).unwrap_or_default().to_vec();
         let mut scores: Vec<f32> =
-            layer.keys.iter().skip(first).map(|k| dot(q, &part(k)) * shape.scale).collect();
+            layer.keys.iter().skip(first).map(|k| dot(q, head_of(k, kv, dim)) * shape.scale).collect();
         softmax(&mut scores);
         for (value, score) in layer.values.iter().skip(first).zip(&scores) {
-            out.iter_mut().zip(part(value)).for_each(|(o, v)| *o += score * v);
+            out.iter_mut().zip(head_of(value, kv, dim)).for_each(|(o, v)| *o += score * v);
         }
     }
     out

@@ -1,6 +1,6 @@
 //! The BERT encoder, one input at a time.
 
-use super::{Matrix, add, dot, mean, softmax};
+use super::{Matrix, add, dot, head_of, mean, softmax};
 use crate::model::{
     EncoderConfig, EncoderFormat, ModelError,
     encoder::{Part, pool, positions_with_type},
@@ -105,19 +105,16 @@ impl ReferenceEncoder {
         let dim = shape.head_dim;
         let all = |linear: &Linear| x.iter().map(|row| times(linear, row)).collect::<Vec<_>>();
         let (q, k, v) = (all(&layer.q), all(&layer.k), all(&layer.v));
-        let part = |row: &[f32], head: usize| -> Vec<f32> {
-            row.get(head * dim..(head + 1) * dim).unwrap_or_default().to_vec()
-        };
         q.iter()
             .map(|q| {
                 let mut out = vec![0.0; shape.q_width()];
                 for (head, out) in out.chunks_exact_mut(dim).enumerate() {
-                    let q = part(q, head);
+                    let q = head_of(q, head, dim);
                     let mut scores: Vec<f32> =
-                        k.iter().map(|k| dot(&q, &part(k, head)) * shape.scale).collect();
+                        k.iter().map(|k| dot(q, head_of(k, head, dim)) * shape.scale).collect();
                     softmax(&mut scores);
                     for (v, score) in v.iter().zip(&scores) {
-                        out.iter_mut().zip(part(v, head)).for_each(|(o, v)| *o += score * v);
+                        out.iter_mut().zip(head_of(v, head, dim)).for_each(|(o, v)| *o += score * v);
                     }
                 }
                 out

@@ -70,14 +70,21 @@ pub(super) fn stream(seed: u64, position: u64) -> u64 {
     mix(seed ^ mix(position))
 }
 
-/// Standard Gumbel noise for a token.
-pub(super) fn gumbel(stream: u64, id: u32) -> f64 {
+/// A token's uniform number from (0, 1), or 1 at the very top.
+pub(super) fn uniform(stream: u64, id: u32) -> f64 {
     let bits = mix(stream.wrapping_add(u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     #[allow(clippy::cast_precision_loss, reason = "53 bits fit")]
-    let uniform = ((bits >> 11) as f64 + 0.5) * (1.0 / (1u64 << 53) as f64);
+    let uniform = ((bits >> 11) as f64 + 0.5) * UNIT;
+    uniform
+}
+
+/// 2^-53.
+const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
+
+/// Standard Gumbel noise from a uniform number.
+pub(super) fn gumbel(uniform: f64) -> f64 {
     // The largest values round to 1, whose logarithm is 0.
-    let inner = (-ln(uniform)).max(1.0 / (1u64 << 53) as f64);
-    -ln(inner)
+    -ln((-ln(uniform)).max(UNIT))
 }
 
 #[cfg(test)]
@@ -101,7 +108,7 @@ mod tests {
     #[test]
     fn noise_has_gumbels_mean_and_variance() {
         let n = 100_000;
-        let values: Vec<f64> = (0..n).map(|i| gumbel(stream(7, 3), i)).collect();
+        let values: Vec<f64> = (0..n).map(|i| gumbel(uniform(stream(7, 3), i))).collect();
         let mean = values.iter().sum::<f64>() / f64::from(n);
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / f64::from(n);
         assert!((mean - 0.577_215_66).abs() < 0.02, "{mean}");

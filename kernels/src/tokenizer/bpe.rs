@@ -85,11 +85,11 @@ impl Bpe {
     }
 
     fn word(&self, vocab: &Vocab, merger: &mut Merger, word: &str, ids: &mut Vec<u32>) {
-        if self.pre.ignore_merges {
-            if let Some(id) = vocab.find(word.as_bytes()) {
-                ids.push(id);
-                return;
-            }
+        if self.pre.ignore_merges
+            && let Some(id) = vocab.find(word.as_bytes())
+        {
+            ids.push(id);
+            return;
         }
         merger.clear();
         for (at, &byte) in word.as_bytes().iter().enumerate() {

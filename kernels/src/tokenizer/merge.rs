@@ -90,11 +90,10 @@ impl Merger {
         for i in 0..n {
             nodes[i].prev = if i > 0 { at(i - 1) } else { NONE };
             nodes[i].next = if i + 1 < n { at(i + 1) } else { NONE };
-            if i + 1 < n {
-                if let Some((rank, merged)) = pair(&nodes[i], &nodes[i + 1]) {
-                    (nodes[i].rank, nodes[i].merged) = (rank, merged);
-                    seeds.push(entry(rank, at(i)));
-                }
+            let found = if i + 1 < n { pair(&nodes[i], &nodes[i + 1]) } else { None };
+            if let Some((rank, merged)) = found {
+                (nodes[i].rank, nodes[i].merged) = (rank, merged);
+                seeds.push(entry(rank, at(i)));
             }
         }
         *heap = BinaryHeap::from(seeds);

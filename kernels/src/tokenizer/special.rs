@@ -12,6 +12,8 @@ use crate::gguf::{Metadata, Value};
 
 /// Most bytes that the texts of all special tokens together may have.
 const MAX_PATTERNS: u64 = 1 << 20;
+/// Longest text of a special token. The search looks that far ahead for the longest of several.
+const MAX_PATTERN: u64 = 512;
 
 /// Tokens that end a turn. The first of the first group that a vocabulary has is its end-of-turn token.
 const END_OF_TURN: &[&str] = &[
@@ -171,6 +173,7 @@ impl Partition {
                 let Some(bytes) = vocab.bytes(id).filter(|b| !b.is_empty()) else { continue };
                 // Only whole characters, so that a match never cuts one.
                 if vocab.kind(id).is_some_and(wanted) && std::str::from_utf8(bytes).is_ok() {
+                    within("length of a special token", bytes.len() as u64, MAX_PATTERN)?;
                     total += bytes.len() as u64;
                     within("size of the special tokens", total, MAX_PATTERNS)?;
                     patterns.push(bytes);

@@ -58,11 +58,13 @@ impl Rule {
             Self::DeepseekV3 => deepseek_v3(t, at),
             Self::Numbers(n) => numbers(t, at, n),
             Self::ThreeDigits => three_digits(t, at),
-            Self::Punctuation(more) => t.run1(at, |ch| ch.is(PUNCT) || more.contains(ch.c)),
+            Self::Punctuation(more) => t.run1(at, |ch| ch.is(PUNCT) || ch.is(SYMBOL) && more.contains(ch.c)),
             Self::Newline => t.at(at).filter(Ch::is_newline).map(|ch| ch.end),
             Self::SpacedLetters => spaced(t, at, |ch| ch.is(LETTER)),
             Self::SpacedPunctuation => spaced(t, at, |ch| ch.is(PUNCT)),
-            Self::SpacedCased => spaced(t, at, |ch| within(CASED, ch.c)),
+            Self::SpacedCased => spaced(t, at, |ch| {
+                if ch.c.is_ascii() { ch.is(LETTER) } else { ch.is(LETTER) && within(CASED, ch.c) }
+            }),
             Self::SpacedMarks => spaced(t, at, |ch| within(MARKS, ch.c)),
             // Handled by `split`: a scan from every position would be quadratic.
             Self::TrailingSpace => None,
@@ -251,10 +253,10 @@ fn gpt4o(t: &Text<'_>, at: usize, digits: usize, contractions: bool) -> Option<u
 
 fn deepseek_v3(t: &Text<'_>, at: usize) -> Option<usize> {
     let first = t.at(at)?;
-    if first.c.is_ascii_punctuation() {
-        if let Some(end) = t.run1(first.end, |ch| ch.c.is_ascii_alphabetic()) {
-            return Some(end);
-        }
+    if first.c.is_ascii_punctuation()
+        && let Some(end) = t.run1(first.end, |ch| ch.c.is_ascii_alphabetic())
+    {
+        return Some(end);
     }
     let led = if first.is(LETTER | PUNCT | SYMBOL) || first.is_newline() {
         None
@@ -272,6 +274,10 @@ fn deepseek_v3(t: &Text<'_>, at: usize) -> Option<usize> {
 
 fn within(ranges: &[(u32, u32)], c: char) -> bool {
     let c = u32::from(c);
+    // The quick way out for nearly every character of most texts.
+    if ranges.first().is_some_and(|&(first, _)| c < first) {
+        return false;
+    }
     let next = ranges.partition_point(|&(_, last)| last < c);
     ranges.get(next).is_some_and(|&(first, _)| first <= c)
 }

@@ -3,17 +3,22 @@
 //!
 //! Tokens are kept in the form of GGUF files: a word's first token starts with a space, the others do not.
 
+use hashbrown::HashMap;
 use unicode_normalization::char::{decompose_canonical, is_combining_mark};
 use unicode_properties::{GeneralCategory as G, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::{
     TokenizerError,
-    vocab::{Kind, Vocab},
+    merge::NONE,
+    vocab::{Kind, Vocab, within},
     words::{Ids, Words},
 };
 
 /// Longer words, in characters, are unknown (as in the reference implementation).
 const MAX_WORD: usize = 100;
+
+/// Bytes that are normalised at a time, roughly.
+const BLOCK: usize = 1 << 16;
 
 /// The normaliser's settings.
 #[derive(Clone, Copy, Debug)]
@@ -30,32 +35,67 @@ impl Default for Normalizer {
     }
 }
 
-/// The tokens in byte order.
+/// Most nodes the tree of tokens may have (BERT's has about 80,000).
+const MAX_NODES: u64 = 16 << 20;
+
+/// The tokens as a tree of bytes.
 #[derive(Debug)]
 pub(super) struct WordPiece {
-    sorted: Vec<u32>,
+    /// Child by parent and byte.
+    children: HashMap<u64, u32>,
+    /// Token that ends at a node, or [`NONE`].
+    tokens: Vec<u32>,
     normalizer: Normalizer,
 }
 
 impl WordPiece {
-    pub(super) fn new(vocab: &Vocab, normalizer: Normalizer) -> Self {
-        let text = |id: &u32| vocab.kind(*id).is_some_and(|kind| !kind.is_special());
-        let mut sorted: Vec<u32> = vocab.ids().filter(text).collect();
-        sorted.retain(|&id| vocab.bytes(id).is_some_and(|b| !b.is_empty() && b.len() <= 4 * MAX_WORD + 1));
-        // Of duplicates the last one counts: it comes first here and survives.
-        sorted.sort_by_key(|&id| (vocab.bytes(id), std::cmp::Reverse(id)));
-        sorted.dedup_by(|b, a| vocab.bytes(*a) == vocab.bytes(*b));
-        Self { sorted, normalizer }
+    pub(super) fn new(vocab: &Vocab, normalizer: Normalizer) -> Result<Self, TokenizerError> {
+        let mut this = Self { children: HashMap::new(), tokens: vec![NONE], normalizer };
+        for id in vocab.ids() {
+            let text = vocab.kind(id).is_some_and(|kind| !kind.is_special());
+            // A longer token cannot be part of a word.
+            let bytes = vocab.bytes(id).unwrap_or_default();
+            if text && (1..=4 * MAX_WORD + 1).contains(&bytes.len()) {
+                this.insert(bytes, id);
+                within("size of the token tree", this.tokens.len() as u64, MAX_NODES)?;
+            }
+        }
+        Ok(this)
+    }
+
+    fn insert(&mut self, bytes: &[u8], id: u32) {
+        let mut node = 0;
+        for &byte in bytes {
+            let next = u32::try_from(self.tokens.len()).unwrap_or(NONE);
+            node = *self.children.entry(edge(node, byte)).or_insert(next);
+            if node == next {
+                self.tokens.push(NONE);
+            }
+        }
+        // Of duplicates the last one counts.
+        if let Some(token) = self.tokens.get_mut(node as usize) {
+            *token = id;
+        }
     }
 
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode(
         &self,
-        vocab: &Vocab,
         unknown: Option<u32>,
         text: &str,
         out: &mut Ids,
     ) -> Result<(), TokenizerError> {
+        // Block by block, so that a text beyond the limit is not normalised in vain.
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (block, tail) = rest.split_at(block_end(rest));
+            self.block(unknown, block, out)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn block(&self, unknown: Option<u32>, text: &str, out: &mut Ids) -> Result<(), TokenizerError> {
         // Normalised words lie one after the other, so that the memory of words can borrow them.
         let (normal, ends) = self.normalizer.words(text);
         let mut words = Words::default();
@@ -67,17 +107,17 @@ impl WordPiece {
                 out.ids.extend(unknown);
                 out.check()?;
             } else {
-                words.push(word, out, |_, word, ids| self.word(vocab, unknown, word.as_bytes(), ids))?;
+                words.push(word, out, |_, word, ids| self.word(unknown, word.as_bytes(), ids))?;
             }
         }
         Ok(())
     }
 
-    fn word(&self, vocab: &Vocab, unknown: Option<u32>, word: &[u8], ids: &mut Vec<u32>) {
+    fn word(&self, unknown: Option<u32>, word: &[u8], ids: &mut Vec<u32>) {
         let before = ids.len();
         let mut rest = word;
         while !rest.is_empty() {
-            let Some((id, tail)) = self.longest(vocab, rest) else {
+            let Some((id, tail)) = self.longest(rest) else {
                 ids.truncate(before);
                 ids.extend(unknown);
                 return;
@@ -88,23 +128,29 @@ impl WordPiece {
     }
 
     /// The longest token that `text` starts with, and what follows it.
-    fn longest<'a>(&self, vocab: &Vocab, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
-        let mut range = self.sorted.as_slice();
-        let mut best = None;
+    fn longest<'a>(&self, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
+        let (mut node, mut best) = (0, None);
         for (depth, &byte) in text.iter().enumerate() {
-            // All of `range` agree with the text up to `depth`; a token of that very length comes first.
-            let at = |id: &u32| vocab.bytes(*id).and_then(|b| b.get(depth)).copied();
-            let from = range.partition_point(|id| at(id) < Some(byte));
-            range = range.get(from..)?;
-            let to = range.partition_point(|id| at(id) == Some(byte));
-            range = range.get(..to)?;
-            let Some(&first) = range.first() else { break };
-            if vocab.bytes(first).is_some_and(|b| b.len() == depth + 1) {
-                best = Some((first, text.get(depth + 1..)?));
+            let Some(&child) = self.children.get(&edge(node, byte)) else { break };
+            node = child;
+            if let Some(&id) = self.tokens.get(node as usize).filter(|&&id| id != NONE) {
+                best = Some((id, text.get(depth + 1..)?));
             }
         }
         best
     }
+}
+
+fn edge(node: u32, byte: u8) -> u64 {
+    u64::from(node) << 8 | u64::from(byte)
+}
+
+/// Where a block ends: at the first blank from [`BLOCK`] on, where words end anyway. Without one for long, the
+/// block is cut inside a word, which is unknown at that length.
+fn block_end(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let blank = bytes.iter().take(16 * BLOCK).skip(BLOCK).position(u8::is_ascii_whitespace);
+    blank.map_or_else(|| text.floor_char_boundary(16 * BLOCK), |at| BLOCK + at)
 }
 
 impl Normalizer {

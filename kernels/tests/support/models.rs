@@ -1,20 +1,19 @@
-//! Generated models, and the same models in candle.
+//! Generated models, and how far logits are apart.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
-use std::{io::Cursor, path::PathBuf};
+use std::path::PathBuf;
 
-use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
-use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 use potluck_kernels::{
+    backend::{Backend, Batch},
     dtype::DType,
     gguf::{Gguf, GgufWriter, Value},
-    model::Architecture,
+    model::{Architecture, Decoder, LoadOptions},
+    reference::ReferenceDecoder,
     synthetic::{Kind, Spec},
 };
 
 /// The storage types that every comparison covers.
-pub const DTYPES: [DType; 6] =
-    [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K];
+pub const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K];
 
 /// How far logits may be apart, relative to their norm.
 pub fn tolerance(dtype: DType) -> f64 {
@@ -105,55 +104,45 @@ pub fn rewrite(gguf: &Gguf, from: &str, to: &str, without: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// Logits of every position from candle, fed token by token. `bytes` must be in a layout candle knows.
-pub fn candle_logits(bytes: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
-    enum Model {
-        Llama(quantized_llama::ModelWeights),
-        Qwen2(quantized_qwen2::ModelWeights),
-        Qwen3(quantized_qwen3::ModelWeights),
-    }
-    let device = Device::Cpu;
-    let mut reader = Cursor::new(bytes);
-    let content = gguf_file::Content::read(&mut reader).expect("candle reads the file");
-    let architecture = content.metadata["general.architecture"].to_string().expect("text").clone();
-    let mut model = match architecture.as_str() {
-        "llama" => Model::Llama(
-            quantized_llama::ModelWeights::from_gguf(content, &mut reader, &device).expect("a llama"),
-        ),
-        "qwen2" => Model::Qwen2(
-            quantized_qwen2::ModelWeights::from_gguf(content, &mut reader, &device).expect("a qwen2"),
-        ),
-        "qwen3" => Model::Qwen3(
-            quantized_qwen3::ModelWeights::from_gguf(content, &mut reader, &device).expect("a qwen3"),
-        ),
-        other => panic!("candle has no {other}"),
-    };
-    tokens
-        .iter()
-        .enumerate()
-        .map(|(position, &token)| {
-            let input = Tensor::new(&[token], &device).and_then(|t| t.unsqueeze(0)).expect("a token");
-            let logits = match &mut model {
-                Model::Llama(m) => m.forward(&input, position),
-                Model::Qwen2(m) => m.forward(&input, position),
-                Model::Qwen3(m) => m.forward(&input, position),
-            };
-            let logits = logits.and_then(|l| l.i(0)).and_then(|l| l.flatten_all()).expect("logits");
-            logits.to_vec1::<f32>().expect("f32")
-        })
-        .collect()
-}
-
 /// Test data that is not part of the project; says so when it is missing.
 pub fn test_data(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("POTLUCK_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("POTLUCK_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let file = root.join(path);
     if file.exists() {
         return Some(file);
     }
     println!("SKIPPED: {} is not there (set POTLUCK_TEST_DATA)", file.display());
     None
+}
+
+/// Logits of every position from the plain reference.
+pub fn reference_logits(gguf: &Gguf, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut model = ReferenceDecoder::load(gguf).expect("a supported model");
+    tokens.iter().map(|&t| model.forward(t).expect("a known token")).collect()
+}
+
+/// A decoder on a backend with room for one sequence of 544 positions and more.
+pub fn load<B: Backend>(gguf: &Gguf, backend: B) -> Decoder<B> {
+    let options = LoadOptions { max_batch_tokens: 128, max_outputs: 128, cache_pages: 20 };
+    Decoder::load(gguf, backend, options, &mut |_, _| {}).expect("the model loads")
+}
+
+/// Logits of every position, fed in steps of `step` tokens into scattered pages.
+pub fn forced<B: Backend>(decoder: &mut Decoder<B>, tokens: &[u32], step: usize) -> Vec<Vec<f32>> {
+    let vocab = decoder.config().vocab;
+    let table: Vec<u32> = (0..20).map(|i| (i * 7 + 3) % 20).collect();
+    let mut out = Vec::new();
+    for (chunk, start) in tokens.chunks(step).zip((0u32..).step_by(step)) {
+        let count = chunk.len() as u32;
+        let batch = Batch {
+            tokens: chunk.to_vec(),
+            positions: (start..start + count).collect(),
+            sequence: vec![0; chunk.len()],
+            tables: vec![table.clone()],
+            outputs: (0..count).collect(),
+        };
+        out.extend(decoder.forward(&batch).expect("a step").chunks(vocab).map(<[f32]>::to_vec));
+    }
+    out
 }

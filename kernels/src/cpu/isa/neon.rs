@@ -1,5 +1,7 @@
 //! NEON: a vector is four registers. Only base instructions are used (no `sdot`), so any AArch64 will do.
 
+#![allow(unused_unsafe, reason = "which intrinsics are safe depends on the version of the standard library")]
+
 use std::arch::aarch64::*;
 use std::array::from_fn;
 
@@ -111,7 +113,7 @@ impl Isa for Neon {
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const u16) -> Self::F {
         // SAFETY: the caller vouches for 16 values.
-        from_fn(|i| unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p.add(4 * i)))) })
+        from_fn(|i| unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(p.add(4 * i))))) })
     }
     #[inline(always)]
     unsafe fn load_u8(self, p: *const u8) -> Self::F {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CHUNK, Job, PANEL, finish};
+use super::{AHEAD, CHUNK, Job, PAIRS, PANEL, SUMS, finish};
 use crate::cpu::buffer::Shared;
 use crate::cpu::isa::{Isa, Kernel, LANES, run};
 use crate::cpu::pack::Segment;
@@ -174,7 +174,7 @@ impl<E: Element> Direct<'_, E> {
                 let x = job.floats.get().add(column * job.tokens + first);
                 for (g, weights) in weights.iter().enumerate() {
                     let at = weights.add(column * LANES * E::BYTES);
-                    s.prefetch(at.wrapping_add(2048));
+                    s.prefetch(at.wrapping_add(AHEAD));
                     let w = E::load(s, at);
                     for (token, sums) in sums.iter_mut().enumerate() {
                         sums[g] = s.fma(w, s.splat(x.add(token).read()), sums[g]);
@@ -212,17 +212,24 @@ impl<E: Element> Kernel for Panels<'_, E> {
 
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        let mut group = self.groups.start;
-        while group < self.groups.end {
-            let left = self.groups.end - group;
-            // SAFETY: groups lie in the segment, the scratch belongs to this thread.
-            unsafe {
-                if const { S::TILE_GROUPS > 1 } && left > 1 {
-                    self.panel::<S, 2>(s, group);
-                    group += 2;
-                } else {
-                    self.panel::<S, 1>(s, group);
-                    group += 1;
+        let chunk_tiles = CHUNK / S::FLOAT_TOKENS;
+        let panels = |from: usize| (from..self.groups.end.min(from + 2 * PAIRS)).step_by(S::TILE_GROUPS);
+        for from in self.groups.clone().step_by(2 * PAIRS) {
+            for chunk in (0..self.job.float_tiles.count).step_by(chunk_tiles) {
+                let tiles = chunk..(chunk + chunk_tiles).min(self.job.float_tiles.count);
+                for start in (0..self.segment.cols).step_by(PANEL_COLUMNS) {
+                    for (index, group) in panels(from).enumerate() {
+                        // SAFETY: groups lie in the segment, the scratch belongs to this thread.
+                        unsafe {
+                            let sums = self.scratch.get().add(PANEL).cast::<f32>();
+                            let sums = sums.add(index * SUMS / 2 * S::TILE_GROUPS);
+                            if const { S::TILE_GROUPS > 1 } && group + 1 < self.groups.end {
+                                self.panel::<S, 2>(s, group, start, tiles.clone(), sums);
+                            } else {
+                                self.panel::<S, 1>(s, group, start, tiles.clone(), sums);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -230,70 +237,69 @@ impl<E: Element> Kernel for Panels<'_, E> {
 }
 
 impl<E: Element> Panels<'_, E> {
-    /// All tokens with `G` groups from `group` on.
+    /// The tokens of some tiles with the columns of `G` groups from `start` on that fit a panel.
     ///
     /// # Safety
-    /// The groups exist; the scratch is this thread's.
+    /// Groups and columns exist; the scratch is this thread's; `sums` has a vector for each token and group.
     #[inline(always)]
-    unsafe fn panel<S: Isa, const G: usize>(&self, s: S, group: usize) {
+    unsafe fn panel<S: Isa, const G: usize>(
+        &self,
+        s: S,
+        group: usize,
+        start: usize,
+        tiles: Range<usize>,
+        sums: *mut f32,
+    ) {
         let (job, segment) = (self.job, self.segment);
         let cols = segment.cols;
+        let count = PANEL_COLUMNS.min(cols - start);
+        let (is_first, is_last) = (start == 0, start + count == cols);
+        let (chunk_first, _) = job.float_tiles.get(tiles.start);
         let panel = self.scratch.get().cast::<f32>();
-        // SAFETY: the scratch has `SCRATCH` bytes: the panel, then sums.
-        let sums = unsafe { self.scratch.get().add(PANEL).cast::<f32>() };
-        let tiles_per_chunk = CHUNK / S::FLOAT_TOKENS;
-        for chunk in (0..job.float_tiles.count).step_by(tiles_per_chunk) {
-            let tiles = chunk..(chunk + tiles_per_chunk).min(job.float_tiles.count);
-            let (chunk_first, _) = job.float_tiles.get(chunk);
-            for start in (0..cols).step_by(PANEL_COLUMNS) {
-                let count = PANEL_COLUMNS.min(cols - start);
-                let (is_first, is_last) = (start == 0, start + count == cols);
-                for g in 0..G {
-                    let weights = segment.group(group + g);
-                    for column in 0..count {
-                        // SAFETY: the columns exist and fit the panel.
-                        unsafe {
-                            let w = E::load(s, weights.add((start + column) * LANES * E::BYTES));
-                            s.store(panel.add((column * G + g) * LANES), w);
-                        }
-                    }
+        for g in 0..G {
+            let weights = segment.group(group + g);
+            for column in 0..count {
+                // SAFETY: the columns exist and fit the panel.
+                unsafe {
+                    let w = E::load(s, weights.add((start + column) * LANES * E::BYTES));
+                    s.store(panel.add((column * G + g) * LANES), w);
                 }
-                for tile in tiles.clone() {
-                    let (first, width) = job.float_tiles.get(tile);
-                    // SAFETY: a tile is `[cols][width]`; its sums start at its place in the chunk.
-                    unsafe {
-                        let x = job.floats.get().add(first * cols + start * width);
-                        let sums = sums.add((first - chunk_first) * G * LANES);
-                        macro_rules! tile {
-                            ($n:literal) => {
-                                if const { $n <= S::FLOAT_TOKENS } {
-                                    let values = one_tile::<S, G, $n>(s, count, panel, x, sums, is_first);
-                                    for (token, values) in values.into_iter().enumerate() {
-                                        for (g, value) in values.into_iter().enumerate() {
-                                            if is_last {
-                                                finish(s, job, segment, group + g, first + token, value);
-                                            } else {
-                                                s.store(sums.add((token * G + g) * LANES), value);
-                                            }
-                                        }
+            }
+        }
+        for tile in tiles {
+            let (first, width) = job.float_tiles.get(tile);
+            // SAFETY: a tile is `[cols][width]`; its sums start at its place in the chunk.
+            unsafe {
+                let x = job.floats.get().add(first * cols + start * width);
+                let sums = sums.add((first - chunk_first) * G * LANES);
+                macro_rules! tile {
+                    ($n:literal) => {
+                        if const { $n <= S::FLOAT_TOKENS } {
+                            let values = one_tile::<S, G, $n>(s, count, panel, x, sums, is_first);
+                            for (token, values) in values.into_iter().enumerate() {
+                                for (g, value) in values.into_iter().enumerate() {
+                                    if is_last {
+                                        finish(s, job, segment, group + g, first + token, value);
+                                    } else {
+                                        s.store(sums.add((token * G + g) * LANES), value);
                                     }
                                 }
-                            };
+                            }
                         }
-                        match width {
-                            3 => tile!(3),
-                            4 => tile!(4),
-                            5 => tile!(5),
-                            6 => tile!(6),
-                            7 => tile!(7),
-                            8 => tile!(8),
-                            9 => tile!(9),
-                            10 => tile!(10),
-                            11 => tile!(11),
-                            12 => tile!(12),
-                            _ => debug_assert!(false, "tiles are 3 to 12 wide"),
-                        }
-                    }
+                    };
+                }
+                match width {
+                    3 => tile!(3),
+                    4 => tile!(4),
+                    5 => tile!(5),
+                    6 => tile!(6),
+                    7 => tile!(7),
+                    8 => tile!(8),
+                    9 => tile!(9),
+                    10 => tile!(10),
+                    11 => tile!(11),
+                    12 => tile!(12),
+                    _ => debug_assert!(false, "tiles are 3 to 12 wide"),
                 }
             }
         }

@@ -3,11 +3,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CHUNK, DIRECT, Job, PANEL, finish};
+use super::{AHEAD, CHUNK, Job, PAIRS, PANEL, SUMS, Tiles, finish};
 use crate::cpu::buffer::Shared;
 use crate::cpu::format::{
     AT_SCALE, AT_START_0, AT_START_8, AT_START_16, AT_START_32, AT_START_128, AT_SUM, Format, RECORD,
-    with_format,
+    RECORD_BLOCKS, level_bytes, place, record_bytes, with_format,
 };
 use crate::cpu::isa::{Isa, Kernel, LANES, run};
 use crate::cpu::pack::Segment;
@@ -94,16 +94,18 @@ pub(super) fn direct(job: &Job, segment: &Segment, groups: Range<usize>) {
     with_format!(segment.dtype, (), |F| direct_with::<F>(job, segment, groups));
 }
 
-/// Runs the kernel for the number of tokens; an instruction set with few registers takes them in several turns.
+/// Runs the kernel for the number of tokens; more than the registers hold take turns with each row group.
 fn direct_with<F: Format>(job: &Job, segment: &Segment, groups: Range<usize>) {
     let most = run(job.simd, Most);
     if job.tokens <= most {
         direct_part::<F>(job, segment, groups, 0, job.tokens);
         return;
     }
+    let parts = Tiles::new(job.tokens, most);
     for group in groups {
-        for first in (0..job.tokens).step_by(most) {
-            direct_part::<F>(job, segment, group..group + 1, first, most.min(job.tokens - first));
+        for part in 0..parts.count {
+            let (first, tokens) = parts.get(part);
+            direct_part::<F>(job, segment, group..group + 1, first, tokens);
         }
     }
 }
@@ -134,7 +136,7 @@ fn direct_part<F: Format>(job: &Job, segment: &Segment, groups: Range<usize>, fi
         6 => part!(6),
         7 => part!(7),
         8 => part!(8),
-        _ => debug_assert!(tokens == 0, "at most {DIRECT} tokens"),
+        _ => debug_assert!(tokens == 0, "at most 8 tokens"),
     }
 }
 
@@ -160,11 +162,9 @@ impl<F: Format, const T: usize> Kernel for Direct<'_, F, T> {
         // SAFETY: up to `DIRECT` tokens are one tile, whose records are `[blocks][tokens]`.
         let x = unsafe { job.ints.get().add(self.first * RECORD) };
         for group in self.groups {
-            let levels = segment.group(group);
-            // SAFETY: the group has `blocks` blocks of levels and scales, x as many records per token.
+            // SAFETY: the group has `blocks` blocks, x as many records per token.
             unsafe {
-                let scales = levels.add(segment.scales_at);
-                let sums = direct_group::<S, F, T>(s, blocks, levels, scales, x, job.tokens * RECORD);
+                let sums = direct_group::<S, F, T>(s, blocks, segment.group(group), x, job.tokens * RECORD);
                 for (token, sum) in sums.into_iter().enumerate() {
                     finish(s, job, segment, group, self.first + token, sum);
                 }
@@ -173,53 +173,71 @@ impl<F: Format, const T: usize> Kernel for Direct<'_, F, T> {
     }
 }
 
-/// How far ahead of its use a cache line of levels is asked for.
-const AHEAD: usize = 2048;
-
 /// # Safety
-/// `levels`, `scales` and `x` hold `blocks` blocks; records of a token are `step` bytes apart.
+/// `group` and `x` hold `blocks` blocks; records of a token are `step` bytes apart.
 #[inline(always)]
 unsafe fn direct_group<S: Isa, F: Format, const T: usize>(
     s: S,
     blocks: usize,
-    levels: *const u8,
-    scales: *const u8,
+    group: *const u8,
     x: *const u8,
     step: usize,
 ) -> [S::F; T] {
     let mut sums = [s.splat(0.0); T];
-    let per_sub = 8 / F::SUBS;
-    for b in 0..blocks {
-        // SAFETY: the caller vouches for `blocks` blocks; prefetching may go past them.
+    let bytes = record_bytes(F::DTYPE) / RECORD_BLOCKS;
+    for first in (0..blocks).step_by(RECORD_BLOCKS) {
+        let count = RECORD_BLOCKS.min(blocks - first);
+        // SAFETY: the caller vouches for `blocks` blocks.
         unsafe {
-            let levels = levels.add(b * F::LEVELS);
-            for line in 0..F::LEVELS / 64 {
-                s.prefetch(levels.wrapping_add(AHEAD + 64 * line));
-            }
-            let quads = F::quads(s, levels);
-            let (scale, min) = F::scales(s, scales, b);
-            let x = x.add(b * step);
-            for sub in 0..F::SUBS {
-                for token in 0..T {
-                    let x = x.add(token * RECORD);
-                    let mut dots = s.splat_i(x.add(start::<S, F>() + 4 * sub).cast());
-                    for quad in 0..per_sub {
-                        let quad = sub * per_sub + quad;
-                        dots = dot::<S, F>(s, dots, quads[quad], s.splat_b(x.add(4 * quad)));
-                    }
-                    let factor = s.mul(scale[sub], s.splat(x.add(AT_SCALE).cast::<f32>().read()));
-                    sums[token] = s.fma(factor, s.to_f(dots), sums[token]);
+            let (at, scales, _) = place(F::DTYPE, blocks, first);
+            let (levels, scales) = (group.add(at), group.add(scales));
+            for b in 0..count {
+                for line in 0..bytes.div_ceil(64) {
+                    s.prefetch(levels.wrapping_add(b * bytes + AHEAD + 64 * line));
                 }
-            }
-            if F::MIN {
-                for (token, sum) in sums.iter_mut().enumerate() {
-                    let x = x.add(token * RECORD + AT_SUM);
-                    *sum = s.fma(min, s.splat(x.cast::<f32>().read()), *sum);
-                }
+                let quads = F::quads(s, levels.add(b * level_bytes(F::DTYPE)));
+                let scales = F::scales(s, scales, b);
+                direct_block::<S, F, T>(s, quads, scales, x.add((first + b) * step), &mut sums);
             }
         }
     }
     sums
+}
+
+/// Adds the products of a block with `T` tokens.
+///
+/// # Safety
+/// `x` points to `T` records.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the number of the quad also places its activations")]
+unsafe fn direct_block<S: Isa, F: Format, const T: usize>(
+    s: S,
+    quads: [S::B; 8],
+    (scale, min): ([S::F; 2], S::F),
+    x: *const u8,
+    sums: &mut [S::F; T],
+) {
+    let per_sub = 8 / F::SUBS;
+    // SAFETY: the caller vouches for the records.
+    unsafe {
+        for (sub, scale) in scale.into_iter().enumerate().take(F::SUBS) {
+            for (token, sum) in sums.iter_mut().enumerate() {
+                let x = x.add(token * RECORD);
+                let mut dots = s.splat_i(x.add(start::<S, F>() + 4 * sub).cast());
+                for quad in sub * per_sub..(sub + 1) * per_sub {
+                    dots = dot::<S, F>(s, dots, quads[quad], s.splat_b(x.add(4 * quad)));
+                }
+                let factor = s.mul(scale, s.splat(x.add(AT_SCALE).cast::<f32>().read()));
+                *sum = s.fma(factor, s.to_f(dots), *sum);
+            }
+        }
+        if F::MIN {
+            for (token, sum) in sums.iter_mut().enumerate() {
+                let x = x.add(token * RECORD + AT_SUM);
+                *sum = s.fma(min, s.splat(x.cast::<f32>().read()), *sum);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -248,17 +266,24 @@ impl<F: Format> Kernel for Panels<'_, F> {
 
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        let mut group = self.groups.start;
-        while group < self.groups.end {
-            let left = self.groups.end - group;
-            // SAFETY: groups lie in the segment, the scratch belongs to this thread.
-            unsafe {
-                if const { S::TILE_GROUPS > 1 } && left > 1 {
-                    self.panel::<S, 2>(s, group);
-                    group += 2;
-                } else {
-                    self.panel::<S, 1>(s, group);
-                    group += 1;
+        let chunk_tiles = CHUNK / S::TILE_TOKENS;
+        let panels = |from: usize| (from..self.groups.end.min(from + 2 * PAIRS)).step_by(S::TILE_GROUPS);
+        for from in self.groups.clone().step_by(2 * PAIRS) {
+            for chunk in (0..self.job.int_tiles.count).step_by(chunk_tiles) {
+                let tiles = chunk..(chunk + chunk_tiles).min(self.job.int_tiles.count);
+                for start in (0..self.segment.cols / 32).step_by(PANEL_BLOCKS) {
+                    for (index, group) in panels(from).enumerate() {
+                        // SAFETY: groups lie in the segment, the scratch belongs to this thread.
+                        unsafe {
+                            let sums = self.scratch.get().add(PANEL).cast::<f32>();
+                            let sums = sums.add(index * SUMS / 2 * S::TILE_GROUPS);
+                            if const { S::TILE_GROUPS > 1 } && group + 1 < self.groups.end {
+                                self.panel::<S, 2>(s, group, start, tiles.clone(), sums);
+                            } else {
+                                self.panel::<S, 1>(s, group, start, tiles.clone(), sums);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -266,55 +291,54 @@ impl<F: Format> Kernel for Panels<'_, F> {
 }
 
 impl<F: Format> Panels<'_, F> {
-    /// All tokens with `G` groups from `group` on.
+    /// The tokens of some tiles with the blocks of `G` groups from `start` on that fit a panel.
     ///
     /// # Safety
-    /// The groups exist; the scratch is this thread's.
+    /// Groups and blocks exist; the scratch is this thread's; `sums` has a vector for each token and group.
     #[inline(always)]
-    unsafe fn panel<S: Isa, const G: usize>(&self, s: S, group: usize) {
+    unsafe fn panel<S: Isa, const G: usize>(
+        &self,
+        s: S,
+        group: usize,
+        start: usize,
+        tiles: Range<usize>,
+        sums: *mut f32,
+    ) {
         let (job, segment) = (self.job, self.segment);
         let blocks = segment.cols / 32;
-        // SAFETY: the scratch has `SCRATCH` bytes: the panel, then sums.
-        let sums = unsafe { self.scratch.get().add(PANEL).cast::<f32>() };
-        let tiles_per_chunk = CHUNK / S::TILE_TOKENS;
-        for chunk in (0..job.int_tiles.count).step_by(tiles_per_chunk) {
-            let tiles = chunk..(chunk + tiles_per_chunk).min(job.int_tiles.count);
-            let (chunk_first, _) = job.int_tiles.get(chunk);
-            for start in (0..blocks).step_by(PANEL_BLOCKS) {
-                let count = PANEL_BLOCKS.min(blocks - start);
-                let (is_first, is_last) = (start == 0, start + count == blocks);
-                // SAFETY: blocks start..start + count exist in the groups and fit the panel.
-                unsafe { self.unpack::<S, G>(s, group, start, count) };
-                for tile in tiles.clone() {
-                    let (first, width) = job.int_tiles.get(tile);
-                    // SAFETY: the tile's records are `[blocks][width]`; its sums start at its place in the chunk.
-                    unsafe {
-                        let x = job.ints.get().add((first * blocks + start * width) * RECORD);
-                        let sums = sums.add((first - chunk_first) * G * LANES);
-                        macro_rules! tile {
-                            ($n:literal) => {
-                                if const { $n <= S::TILE_TOKENS } {
-                                    let values = self.tile::<S, G, $n>(s, count, x, sums, is_first);
-                                    for (token, values) in values.into_iter().enumerate() {
-                                        for (g, value) in values.into_iter().enumerate() {
-                                            if is_last {
-                                                finish(s, job, segment, group + g, first + token, value);
-                                            } else {
-                                                s.store(sums.add((token * G + g) * LANES), value);
-                                            }
-                                        }
+        let count = PANEL_BLOCKS.min(blocks - start);
+        let (is_first, is_last) = (start == 0, start + count == blocks);
+        let (chunk_first, _) = job.int_tiles.get(tiles.start);
+        // SAFETY: blocks start..start + count exist in the groups and fit the panel.
+        unsafe { self.unpack::<S, G>(s, group, start, count) };
+        for tile in tiles {
+            let (first, width) = job.int_tiles.get(tile);
+            // SAFETY: the tile's records are `[blocks][width]`; its sums start at its place in the chunk.
+            unsafe {
+                let x = job.ints.get().add((first * blocks + start * width) * RECORD);
+                let sums = sums.add((first - chunk_first) * G * LANES);
+                macro_rules! tile {
+                    ($n:literal) => {
+                        if const { $n <= S::TILE_TOKENS } {
+                            let values = self.tile::<S, G, $n>(s, count, x, sums, is_first);
+                            for (token, values) in values.into_iter().enumerate() {
+                                for (g, value) in values.into_iter().enumerate() {
+                                    if is_last {
+                                        finish(s, job, segment, group + g, first + token, value);
+                                    } else {
+                                        s.store(sums.add((token * G + g) * LANES), value);
                                     }
                                 }
-                            };
+                            }
                         }
-                        match width {
-                            3 => tile!(3),
-                            4 => tile!(4),
-                            5 => tile!(5),
-                            6 => tile!(6),
-                            _ => debug_assert!(false, "tiles of more than {DIRECT} tokens are 3 to 6 wide"),
-                        }
-                    }
+                    };
+                }
+                match width {
+                    3 => tile!(3),
+                    4 => tile!(4),
+                    5 => tile!(5),
+                    6 => tile!(6),
+                    _ => debug_assert!(false, "tiles are 3 to 6 wide"),
                 }
             }
         }
@@ -328,16 +352,17 @@ impl<F: Format> Panels<'_, F> {
     #[inline(always)]
     unsafe fn unpack<S: Isa, const G: usize>(&self, s: S, group: usize, start: usize, count: usize) {
         for g in 0..G {
-            let levels = self.segment.group(group + g);
+            let group = self.segment.group(group + g);
+            let blocks = self.segment.cols / 32;
             // SAFETY: the caller vouches for the blocks.
             unsafe {
-                let scales = levels.add(self.segment.scales_at);
                 for b in 0..count {
-                    let quads = F::quads(s, levels.add((start + b) * F::LEVELS));
+                    let (levels, scales, index) = place(F::DTYPE, blocks, start + b);
+                    let quads = F::quads(s, group.add(levels));
                     for (quad, v) in quads.into_iter().enumerate() {
                         s.store_b(self.scratch.get().add(((8 * b + quad) * G + g) * 64), v);
                     }
-                    let ([first, second], min) = F::scales(s, scales, start + b);
+                    let ([first, second], min) = F::scales(s, group.add(scales), index);
                     let out = self.panel_scales().add((b * G + g) * PANEL_VECTORS * LANES);
                     s.store(out, first);
                     if F::SUBS > 1 {
