@@ -38,7 +38,8 @@ def model_file(out: pathlib.Path, size: str, dtype: str) -> pathlib.Path:
     if not path.exists():
         print(f"writing {path.name}", file=sys.stderr)
         tool = target_dir() / "release" / "examples" / "synthetic"
-        subprocess.run([tool, "--size", size, "--dtype", dtype, "--output", path], check=True)
+        architecture = "qwen2" if size == "0.5b" else "llama"
+        subprocess.run([tool, architecture, size, dtype, path], check=True, stdout=sys.stderr)
     return path
 
 

@@ -37,9 +37,19 @@ def orthogonalise(g: jax.Array, steps: int = 5) -> jax.Array:
 
 
 def update(
-    params: Params, grads: Params, state: State, scale: jax.Array, lr: float, muon_lr: float, decay: float
+    params: Params,
+    grads: Params,
+    state: State,
+    scale: jax.Array,
+    lr: float,
+    muon_lr: float,
+    decay: float,
+    pace: dict[str, Any],
 ) -> tuple[Params, State]:
-    """One step; `scale` in 0..1 is the schedule's share of both learning rates."""
+    """One step; `scale` in 0..1 is the schedule's share of both learning rates.
+
+    `pace` holds, for some weights, factors on their steps that broadcast to their shape.
+    """
     step = state["step"] + 1
     first, second, new = {}, {}, {}
     for name, weight in params.items():
@@ -48,12 +58,12 @@ def update(
             first[name] = 0.95 * state["first"][name] + grad
             direction = orthogonalise(grad + 0.95 * first[name])
             size = max(1.0, weight.shape[1] / weight.shape[2]) ** 0.5
-            rate = scale * muon_lr
+            rate = scale * muon_lr * pace.get(name, 1.0)
             new[name] = weight * (1 - rate * decay) - rate * size * direction
         else:
             first[name] = 0.9 * state["first"][name] + 0.1 * grad
             second[name] = 0.98 * state["second"][name] + 0.02 * grad * grad
             mean = first[name] / (1 - 0.9**step)
             var = second[name] / (1 - 0.98**step)
-            new[name] = weight - scale * lr * mean / (jnp.sqrt(var) + 1e-9)
+            new[name] = weight - scale * lr * pace.get(name, 1.0) * mean / (jnp.sqrt(var) + 1e-9)
     return new, {"first": first, "second": second, "step": step}

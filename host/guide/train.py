@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--minutes", type=float, default=25.0, help="most minutes of training")
     p.add_argument("--rows", type=int, default=12, help=f"packed rows of {ROW} tokens per step")
     p.add_argument("--lr", type=float, default=4e-3, help="Adam's rate, for embeddings and norms")
-    p.add_argument("--muon-lr", type=float, default=0.015, help="Muon's rate, for matrices")
+    p.add_argument("--muon-lr", type=float, default=0.02, help="Muon's rate, for matrices")
     p.add_argument("--decay", type=float, default=0.1, help="weight decay of the matrices")
     p.add_argument("--dropout", type=float, default=0.0)
     p.add_argument("--short", type=float, default=0.7, help="share of examples whose answer is cut once it is decided")
@@ -146,13 +146,14 @@ def loss(
 
 def make_step(args: argparse.Namespace, shape: model.Shape) -> Callable[..., Any]:
     """The compiled training step."""
+    pace = warm.pace(shape) if args.warm else {}
 
     @jax.jit
     def step(params: model.Params, state: optim.State, batch: Any, scale: float, key: jax.Array) -> Any:
         (value, right), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key, shape, args.dropout)
         norm = jnp.sqrt(sum(jnp.sum(g * g) for g in grads.values()))
         grads = {k: g * jnp.minimum(1.0, 1.0 / (norm + 1e-6)) for k, g in grads.items()}
-        params, state = optim.update(params, grads, state, scale, args.lr, args.muon_lr, args.decay)
+        params, state = optim.update(params, grads, state, scale, args.lr, args.muon_lr, args.decay, pace)
         return params, state, value, right
 
     return step

@@ -74,6 +74,15 @@ def start(params: Params, weight: Array, shape: Shape, seed: int) -> Params:
     return params | {k: np.asarray(v, np.float32) for k, v in (("embed", embed), ("wq", wq), ("wv", wv), ("wo", wo))}
 
 
+def pace(shape: Shape) -> dict[str, Array]:
+    """Factors that let what `start` has set move slowly, or the first steps would wash it out."""
+    embed = np.ones((1, shape.dim), np.float32)
+    embed[:, : shape.dim // 2] = 0.1
+    first = np.ones((shape.layers, 1, 1), np.float32)
+    first[0] = 0.2
+    return {"embed": embed, "wv": first, "wo": first}
+
+
 def average_heads(shape: Shape) -> Array:
     """Output projection that writes each value dimension to the second half of the stream."""
     out = np.zeros((shape.dim, shape.dim), np.float32)

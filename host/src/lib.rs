@@ -1,5 +1,6 @@
 //! The Potluck node.
 
+pub mod allowance;
 pub mod api;
 pub mod cli;
 pub mod config;
@@ -7,3 +8,7 @@ pub mod dispatch;
 pub mod inference;
 pub mod job;
 pub mod node;
+
+/// Counts what a thread holds where its input decides how much that is.
+#[global_allocator]
+static ALLOCATOR: allowance::Accounted = allowance::Accounted;

@@ -1,7 +1,10 @@
 //! From a job to what the scheduler takes: rendered, counted, checked.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,17 +13,24 @@ use potluck_kernels::{
     sample::{Sampler, SamplingError},
     tokenizer::{EncodeOptions, Tokenizer, TokenizerError},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{
     grammar::{Grammar, GrammarFactory},
     scheduler::text::{MAX_STOP_LEN, MAX_STOPS},
     template::{ChatTemplate, TemplateError, Words},
 };
-use crate::job::{Format, Input, Job, JobError};
+use crate::{
+    allowance,
+    job::{Format, Input, Job, JobError},
+};
 
 /// How long a prompt may be prepared.
 const PREPARE_LIMIT: Duration = Duration::from_secs(60);
+/// Most memory that preparing one prompt may hold, in bytes.
+const PREPARE_MEMORY: usize = 256 << 20;
+/// How often a waiting request looks whether the memory is spent.
+const PREPARE_CHECK: Duration = Duration::from_millis(50);
 
 /// What of a model is needed to prepare jobs for it. Shared by all its jobs.
 #[derive(Debug)]
@@ -37,6 +47,8 @@ pub(super) struct Frontend {
     /// Prompts of this model that are prepared at the same time: a template that takes for ever holds up its own
     /// model only.
     permits: Arc<Semaphore>,
+    /// Whether a prompt took more than [`PREPARE_MEMORY`]. Its thread is lost then, so no other is risked.
+    spent: &'static AtomicBool,
 }
 
 /// A job that can be queued.
@@ -82,6 +94,8 @@ impl Frontend {
             permits: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(2, usize::from).max(2),
             )),
+            // One byte per loaded model that is never freed: a thread that is stopped may look at it for ever.
+            spent: Box::leak(Box::new(AtomicBool::new(false))),
         })
     }
 
@@ -93,29 +107,53 @@ impl Frontend {
         self.context
     }
 
-    /// Runs work on prompts where blocking is allowed, and not for ever.
+    /// Runs work on prompts on a thread of its own, not for ever and not with all of the memory.
     ///
     /// # Errors
-    /// The work's, or [`JobError::ModelUnusable`] when it takes too long.
+    /// The work's, or [`JobError::ModelUnusable`] when it takes too long or too much.
     pub(super) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, JobError> {
-        let this = self.clone();
-        let task = async move {
-            let permit = this.permits.clone().acquire_owned().await.map_err(|_| JobError::ShuttingDown)?;
-            let task = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                work(&this)
-            });
-            task.await.unwrap_or_else(|_| {
-                Err(JobError::Internal { reason: "preparing the prompt broke off".into() })
-            })
-        };
-        tokio::time::timeout(PREPARE_LIMIT, task).await.unwrap_or_else(|_| {
-            let reason = "its chat template or tokenizer takes too long".into();
-            Err(JobError::ModelUnusable { model: self.name.clone(), reason })
+        tokio::time::timeout(PREPARE_LIMIT, self.clone().watched(work)).await.unwrap_or_else(|_| {
+            Err(self.unusable("its chat template or tokenizer takes too long to prepare a prompt"))
         })
+    }
+
+    async fn watched<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, JobError> {
+        let internal = |reason: String| JobError::Internal { reason };
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| JobError::ShuttingDown)?;
+        if self.spent.load(Ordering::Acquire) {
+            return Err(self.too_much());
+        }
+        let (sender, mut receiver) = oneshot::channel();
+        let this = self.clone();
+        let thread = std::thread::Builder::new().name("prepare".into()).spawn(move || {
+            let _permit = permit;
+            // Nobody listens any more when the request is gone.
+            let _ = sender.send(allowance::within(PREPARE_MEMORY, this.spent, || work(&this)));
+        });
+        thread.map_err(|e| internal(format!("no thread to prepare the prompt on: {e}")))?;
+        loop {
+            match tokio::time::timeout(PREPARE_CHECK, &mut receiver).await {
+                Ok(Ok(done)) => return done,
+                Ok(Err(_)) => return Err(internal("preparing the prompt broke off".into())),
+                Err(_) if self.spent.load(Ordering::Acquire) => return Err(self.too_much()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn too_much(&self) -> JobError {
+        let mib = PREPARE_MEMORY >> 20;
+        self.unusable(&format!("its chat template took more than {mib} MiB of memory for one prompt"))
+    }
+
+    fn unusable(&self, reason: &str) -> JobError {
+        JobError::ModelUnusable { model: self.name.clone(), reason: reason.to_owned() }
     }
 
     /// Everything that can be refused before the job waits. Takes time: see [`Self::blocking`].
