@@ -342,7 +342,7 @@ fn a_template_that_grows_is_stopped() {
             Ok(answer) => is_typed_refusal(name, &answer),
         }
         let took = started.elapsed();
-        if took > Duration::from_secs(15) {
+        if took > Duration::from_secs(75) {
             harmed.push(format!("{name} took {took:?}"));
         }
         still_answers(&client);
