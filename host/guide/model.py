@@ -24,10 +24,10 @@ class Shape:
 
     vocab: int = 2048
     dim: int = 256
-    layers: int = 4
+    layers: int = 3
     heads: int = 8
     kv_heads: int = 4
-    ffn: int = 768
+    ffn: int = 512
     context: int = 512
     rope_base: float = 10000.0
     norm_eps: float = 1e-5

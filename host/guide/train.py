@@ -40,17 +40,17 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seed", type=int, default=7)
-    p.add_argument("--steps", type=int, default=900, help="most optimiser steps")
-    p.add_argument("--minutes", type=float, default=25.0, help="most minutes of training")
-    p.add_argument("--rows", type=int, default=12, help=f"packed rows of {ROW} tokens per step")
+    p.add_argument("--steps", type=int, default=1100, help="most optimiser steps")
+    p.add_argument("--minutes", type=float, default=24.0, help="most minutes of training")
+    p.add_argument("--rows", type=int, default=8, help=f"packed rows of {ROW} tokens per step")
     p.add_argument("--lr", type=float, default=4e-3, help="Adam's rate, for embeddings and norms")
     p.add_argument("--muon-lr", type=float, default=0.02, help="Muon's rate, for matrices")
     p.add_argument("--decay", type=float, default=0.1, help="weight decay of the matrices")
     p.add_argument("--dropout", type=float, default=0.0)
-    p.add_argument("--short", type=float, default=0.7, help="share of examples whose answer is cut once it is decided")
-    p.add_argument("--warm", type=int, default=40000, help="questions for the head start of the embeddings; 0: none")
+    p.add_argument("--short", type=float, default=0.75, help="share of examples whose answer is cut once it is decided")
+    p.add_argument("--warm", type=int, default=60000, help="questions for the head start of the embeddings; 0: none")
     p.add_argument("--vocab", type=int, default=2048)
-    p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--layers", type=int, default=3)
     p.add_argument("--ffn", type=int, default=512)
     p.add_argument("--out", type=Path, default=HERE / "guide.gguf")
     p.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint.npz")
@@ -180,21 +180,27 @@ def load(path: Path) -> tuple[model.Params, Tokenizer, model.Shape]:
     return params, Tokenizer.from_str(str(data["tokenizer"])), shape
 
 
-def train(args: argparse.Namespace, exam: set[str]) -> tuple[model.Params, Tokenizer, model.Shape]:
-    """Trains until the steps or the minutes are used up; Ctrl-C ends early and keeps the result."""
+def prepare(args: argparse.Namespace, exam: set[str]) -> tuple[model.Params, vocab.Layout, model.Shape]:
+    """Tokenizer and first weights: from a checkpoint, or new ones with the embeddings' head start."""
+    says = [a for f in corpus.FACTS for a in f.say]
     if args.resume:
         params, tokenizer, shape = load(args.resume)
-    else:
-        tokenizer = make_tokenizer(args.seed, args.vocab, exam)
-        shape = model.Shape(vocab=tokenizer.get_vocab_size(), layers=args.layers, ffn=args.ffn)
-        params = model.init(shape, args.seed)
-        layout = vocab.Layout(tokenizer, [a for f in corpus.FACTS for a in f.say], args.short)
-        if args.warm:
-            seen_by_it = warm.sample(Unseen(args.seed + 4, exam), layout, args.warm)
-            weight = warm.classifier(*seen_by_it, shape.vocab, args.seed)
-            params = {k: jnp.asarray(v) for k, v in warm.start(params, weight, shape, args.seed).items()}
+        return params, vocab.Layout(tokenizer, says, args.short), shape
+    tokenizer = make_tokenizer(args.seed, args.vocab, exam)
+    layout = vocab.Layout(tokenizer, says, args.short)
+    shape = model.Shape(vocab=tokenizer.get_vocab_size(), layers=args.layers, ffn=args.ffn)
+    params = model.init(shape, args.seed)
+    if args.warm:
+        questions, numbers = warm.sample(Unseen(args.seed + 4, exam), layout, args.warm)
+        weight = warm.classifier(questions, numbers, shape.vocab, args.seed)
+        params = {k: jnp.asarray(v) for k, v in warm.start(params, weight, shape, args.seed).items()}
+    return params, layout, shape
+
+
+def train(args: argparse.Namespace, exam: set[str]) -> tuple[model.Params, Tokenizer, model.Shape]:
+    """Trains until the steps or the minutes are used up; Ctrl-C ends early and keeps the result."""
+    params, layout, shape = prepare(args, exam)
     state, step = optim.init(params), make_step(args, shape)
-    layout = vocab.Layout(tokenizer, [a for f in corpus.FACTS for a in f.say], args.short)
     feed = batches(layout, Unseen(args.seed + 2, exam), args.rows, args.seed + 3)
     key = jax.random.key(args.seed)
     print(f"{model.count(params)} weights, vocabulary {shape.vocab}, {len(corpus.FACTS)} facts", flush=True)
@@ -212,16 +218,16 @@ def train(args: argparse.Namespace, exam: set[str]) -> tuple[model.Params, Token
                 left = min(args.minutes - spent, spent / max(index, 1) * (args.steps - index))
                 print(f"step {index:5d}  loss {float(value):.4f}  right {float(right):.4f}  {spent:5.1f} min, {left:5.1f} left", flush=True)
             if index % args.save_every == args.save_every - 1:
-                save(args.checkpoint, params, tokenizer, shape)
+                save(args.checkpoint, params, layout.tokenizer, shape)
     except KeyboardInterrupt:
         print("stopped early; exporting what there is")
-    save(args.checkpoint, params, tokenizer, shape)
+    save(args.checkpoint, params, layout.tokenizer, shape)
     print(f"{done} steps, {seen} tokens, {(time.monotonic() - begin) / 60:.1f} minutes")
-    return params, tokenizer, shape
+    return params, layout.tokenizer, shape
 
 
 def examine(path: Path, exams: list[Path], verbose: bool) -> dict[str, Any]:
-    """Asks the finished file every exam question; also under a system prompt and after another turn."""
+    """Asks the finished file every exam question."""
     loaded = gguf_file.Loaded(path)
     report: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     for exam in exams:
