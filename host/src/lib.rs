@@ -7,6 +7,7 @@ pub mod config;
 pub mod dispatch;
 pub mod inference;
 pub mod job;
+pub mod memory;
 pub mod node;
 
 /// Counts what a thread holds where its input decides how much that is.

@@ -1,0 +1,181 @@
+//! What the owner's agents remember: typed records in an append-only log, found again by meaning and by words.
+//!
+//! The log is the truth and every index can be rebuilt from it. [`Memory`] is the handle all surfaces hold; one
+//! writer owns the log, groups what arrives together into one flush, and acknowledges after it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+pub mod embed;
+pub mod record;
+pub mod redact;
+pub mod request;
+
+pub use embed::{Embedder, Lane};
+pub use record::{Draft, Kind, Millis, RecordId};
+pub use request::{
+    Briefing, Change, Explain, Filter, ForgetRequest, Forgotten, Found, ImportError, Imported, Item, ItemState,
+    RecallRequest, Recalled, Remembered, Stats,
+};
+
+/// Why the memory refuses or fails. Every message says what happened, why, and what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// A field has a value that cannot be taken.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// Why, and what is allowed.
+        reason: String,
+    },
+    /// No such record.
+    #[error("there is no memory with the id {id}; `potluck memory search` finds ids")]
+    NotFound {
+        /// The id asked for.
+        id: RecordId,
+    },
+    /// The disk is full.
+    #[error("the memory could not be written: {reason}; nothing was lost, free some space and try again")]
+    Full {
+        /// The system's words.
+        reason: String,
+    },
+    /// Too much waits to be written.
+    #[error("the memory is busy with earlier writes; try again in a moment")]
+    Busy,
+    /// The node is ending.
+    #[error("the memory is closed because the node is shutting down")]
+    Closed,
+    /// Another program holds the memory's folder.
+    #[error("the memory in {path} is held by another node; stop it, or give this one another --home")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The log or an index failed.
+    #[error("the memory failed: {reason}")]
+    Failed {
+        /// What and why.
+        reason: String,
+    },
+}
+
+/// The handle to the memory of this node. Cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    inner: Arc<()>,
+}
+
+impl Memory {
+    /// Writes a record; returns once it is on disk and recall finds it.
+    ///
+    /// # Errors
+    /// [`MemoryError::Invalid`], [`MemoryError::Full`], [`MemoryError::Busy`], [`MemoryError::Closed`].
+    pub async fn remember(&self, draft: Draft) -> Result<Remembered, MemoryError> {
+        let _ = (&self.inner, draft);
+        Err(MemoryError::Closed)
+    }
+
+    /// Writes many records with few flushes: one result per draft, in order. At most 1,024 at once.
+    ///
+    /// # Errors
+    /// As [`Memory::remember`] when nothing could be written; what is wrong with one draft is its own result.
+    pub async fn remember_all(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Result<Remembered, MemoryError>>, MemoryError> {
+        let _ = drafts;
+        Err(MemoryError::Closed)
+    }
+
+    /// Takes lines of our own export back, ids, times, origins, signatures and vectors included: one result per
+    /// line (true: added, false: already there), in order. At most 1,024 at once.
+    ///
+    /// # Errors
+    /// As [`Memory::remember_all`].
+    pub async fn restore(
+        &self,
+        lines: Vec<Value>,
+    ) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
+        let _ = lines;
+        Err(MemoryError::Closed)
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`MemoryError::Invalid`], [`MemoryError::Closed`].
+    pub async fn recall(&self, request: RecallRequest) -> Result<Recalled, MemoryError> {
+        let _ = request;
+        Err(MemoryError::Closed)
+    }
+
+    /// One version, with all versions of the same memory when `history` is set.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotFound`].
+    pub async fn get(&self, id: RecordId, history: bool) -> Result<Found, MemoryError> {
+        let _ = history;
+        Err(MemoryError::NotFound { id })
+    }
+
+    /// Writes a version that replaces `id`.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotFound`] and as [`Memory::remember`].
+    pub async fn update(&self, id: RecordId, change: Change) -> Result<Remembered, MemoryError> {
+        let _ = change;
+        Err(MemoryError::NotFound { id })
+    }
+
+    /// Forgets records, or says which would be forgotten.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotFound`], [`MemoryError::Invalid`] for an empty description, and as [`Memory::remember`].
+    pub async fn forget(&self, request: ForgetRequest) -> Result<Forgotten, MemoryError> {
+        let _ = request;
+        Err(MemoryError::Closed)
+    }
+
+    /// The latest living records, newest first.
+    ///
+    /// # Errors
+    /// [`MemoryError::Closed`].
+    pub async fn recent(&self, filter: Filter, limit: usize) -> Result<Vec<Item>, MemoryError> {
+        let _ = (filter, limit);
+        Err(MemoryError::Closed)
+    }
+
+    /// What an agent should know at the start of work on a project, within a token budget.
+    ///
+    /// # Errors
+    /// [`MemoryError::Closed`].
+    pub async fn context(&self, project: Option<String>, budget_tokens: usize) -> Result<Briefing, MemoryError> {
+        let _ = (project, budget_tokens);
+        Err(MemoryError::Closed)
+    }
+
+    /// Counts and sizes.
+    ///
+    /// # Errors
+    /// [`MemoryError::Closed`].
+    pub async fn stats(&self) -> Result<Stats, MemoryError> {
+        Err(MemoryError::Closed)
+    }
+
+    /// Every version with its provenance, oldest first, as the objects [`Memory::restore`] reads; with `vectors`,
+    /// their embeddings too. Secrets are looked for again.
+    pub fn export(&self, filter: Filter, vectors: bool) -> mpsc::Receiver<Result<Value, MemoryError>> {
+        let _ = (filter, vectors);
+        mpsc::channel(1).1
+    }
+
+    /// Rebuilds every index from the log; the receiver gets (records done, records in all) as it goes and closes
+    /// at the end.
+    pub fn reindex(&self) -> mpsc::Receiver<Result<(u64, u64), MemoryError>> {
+        mpsc::channel(1).1
+    }
+}
