@@ -14,7 +14,7 @@ pub const MAX_QUERY: usize = 16 << 10;
 
 /// Which records are meant. Fields that are absent do not restrict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Filter {
     /// Only this project.
     pub project: Option<String>,
