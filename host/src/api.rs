@@ -20,6 +20,7 @@ use crate::{
     dispatch::provider::BoxFuture,
     inference::{Counters, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress, StoreError},
     job::{Job, JobError, KeepAlive, Mode, Reply},
+    memory::Memory,
 };
 
 pub mod admin;
@@ -27,6 +28,7 @@ pub mod body;
 pub mod error;
 pub mod fields;
 pub mod guard;
+pub mod memory;
 pub mod metrics;
 pub mod ollama;
 pub mod openai;
@@ -84,6 +86,9 @@ pub trait Desk: Send + Sync + fmt::Debug {
     /// Fetches a model; dropping the receiver stops the pull.
     fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>>;
 
+    /// The memory of the owner's agents; `None` when this node keeps none.
+    fn memory(&self) -> Option<&Memory>;
+
     /// What has been done since the start.
     fn counters(&self) -> Counters;
 
@@ -131,6 +136,7 @@ impl Api {
             .merge(openai::routes())
             .merge(ollama::routes())
             .merge(admin::routes())
+            .merge(memory::routes())
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(self.clone(), guard::check))
