@@ -28,6 +28,7 @@ pub mod body;
 pub mod error;
 pub mod fields;
 pub mod guard;
+pub mod mcp;
 pub mod memory;
 pub mod metrics;
 pub mod ollama;
@@ -137,6 +138,7 @@ impl Api {
             .merge(ollama::routes())
             .merge(admin::routes())
             .merge(memory::routes())
+            .merge(mcp::routes(&self))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(self.clone(), guard::check))

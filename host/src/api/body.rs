@@ -46,7 +46,7 @@ pub(crate) async fn object_within(
     }
 }
 
-async fn read(api: &Api, request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn read(api: &Api, request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
     let http = &api.settings.config.http;
     let (parts, body) = request.into_parts();
     let announced = parts
