@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use uuid::Uuid;
 
 use super::super::{ApiError, memory::parse::kind_name, time::format_millis};
-use crate::memory::{Briefing, Forgotten, Found, Item, ItemState, Recalled, Remembered, Stats, redact::Redaction};
+use crate::memory::{
+    Briefing, Forgotten, Found, Item, ItemState, Recalled, Remembered, Stats, redact::Redaction,
+};
 
 /// Ids named in a sentence.
 const NAMED: usize = 20;
@@ -46,7 +48,10 @@ pub(super) fn remembered(written: &Remembered, verb: &str) -> String {
     };
     if !written.near_duplicates.is_empty() {
         let ids = ids(&written.near_duplicates);
-        let _ = write!(text, " Nearly the same is said by {ids}: `get` them, and `update` one if it is the same.");
+        let _ = write!(
+            text,
+            " Nearly the same is said by {ids}: `get` them, and `update` one if it is the same."
+        );
     }
     if !written.redactions.is_empty() {
         let _ = write!(text, " Secrets were removed: {}.", redactions(&written.redactions));
@@ -55,7 +60,8 @@ pub(super) fn remembered(written: &Remembered, verb: &str) -> String {
 }
 
 fn redactions(redactions: &[Redaction]) -> String {
-    let all: Vec<_> = redactions.iter().map(|removed| format!("{} {}", removed.count, removed.kind)).collect();
+    let all: Vec<_> =
+        redactions.iter().map(|removed| format!("{} {}", removed.count, removed.kind)).collect();
     all.join(", ")
 }
 
@@ -156,7 +162,9 @@ pub(super) fn forgotten(forgotten: &Forgotten) -> String {
     };
     let ids = ids(&forgotten.ids);
     match (forgotten.dry_run, forgotten.hard) {
-        (true, false) => format!("Dry run: {count} would be forgotten ({ids}). Call again with confirm: true to do it."),
+        (true, false) => {
+            format!("Dry run: {count} would be forgotten ({ids}). Call again with confirm: true to do it.")
+        }
         (true, true) => format!(
             "Dry run: {count} would be erased for good, history included ({ids}). Call again with confirm: true \
              to do it."
@@ -183,7 +191,8 @@ pub(super) fn status(stats: &Stats) -> String {
         let _ = write!(text, " {} still wait for their embedding; words find them already.", stats.pending);
     }
     if stats.conflicts > 0 {
-        let _ = write!(text, " {} memories have two living versions; `update` resolves that.", stats.conflicts);
+        let _ =
+            write!(text, " {} memories have two living versions; `update` resolves that.", stats.conflicts);
     }
     for repair in &stats.repairs {
         let _ = write!(text, " Repaired when opened: {repair}.");
@@ -245,7 +254,10 @@ mod tests {
         };
         for text in [listed(&[hostile]), super::found(&found), super::briefing(&briefing)] {
             let (before, inside) = text.split_once("<<<memory ").unwrap();
-            assert!(!before.contains("PROJECT") && !before.contains("CONTENT") && !before.contains("TAG"), "{before}");
+            assert!(
+                !before.contains("PROJECT") && !before.contains("CONTENT") && !before.contains("TAG"),
+                "{before}"
+            );
             assert!(inside.contains("CONTENT"));
             assert!(inside.trim_end().ends_with(">>>"));
         }

@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
-use super::super::memory::parse::{BUDGET, DEFAULT_BUDGET, DEFAULT_RECENT, KINDS, MAX_CONTENT, MAX_IDS, MAX_NAME, MAX_TAGS};
+use super::super::memory::parse::{
+    BUDGET, DEFAULT_BUDGET, DEFAULT_RECENT, KINDS, MAX_CONTENT, MAX_IDS, MAX_NAME, MAX_TAGS,
+};
 use crate::memory::request::MAX_LIMIT;
 
 /// What calling a tool may change.
@@ -37,8 +39,9 @@ impl Effect {
 
 /// All tools, in the order clients list them.
 pub fn all() -> &'static [Tool] {
-    static ALL: LazyLock<Vec<Tool>> =
-        LazyLock::new(|| vec![remember(), recall(), get(), update(), forget(), recent(), context(), status()]);
+    static ALL: LazyLock<Vec<Tool>> = LazyLock::new(|| {
+        vec![remember(), recall(), get(), update(), forget(), recent(), context(), status()]
+    });
     &ALL
 }
 
@@ -315,7 +318,8 @@ fn context() -> Tool {
 }
 
 fn status() -> Tool {
-    let about = ("status", "Memory status", "How much is remembered, in which projects, and whether all is well.");
+    let about =
+        ("status", "Memory status", "How much is remembered, in which projects, and whether all is well.");
     let output = answer(
         json!({
             "version": {"type": "string"},
