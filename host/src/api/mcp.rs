@@ -97,7 +97,12 @@ impl Server {
         let (parts, body) = request.into_parts();
         // Read here, within the limits of time that all surfaces have.
         let bytes = body::read(api, Request::from_parts(parts.clone(), body), MESSAGE).await?;
-        let response = self.service.handle(Request::from_parts(parts, Body::from(bytes))).await;
+        let ends = parts.method == Method::DELETE;
+        let mut response = self.service.handle(Request::from_parts(parts, Body::from(bytes))).await;
+        // The session is over when this is answered, which clients want to read as done, not as accepted.
+        if ends && response.status() == StatusCode::ACCEPTED {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
         Ok(response.map(Body::new))
     }
 }

@@ -448,3 +448,72 @@ async fn a_dropped_stream_drops_the_job() {
         assert!(dropped.is_ok(), "{path} stream={stream}");
     }
 }
+
+#[tokio::test]
+async fn only_those_with_the_right_use_the_memory() {
+    let mut reader = key("reader-key", &[Mode::Local], false);
+    reader.memory = true;
+    let admin_only = key("manager-key", &[Mode::Local], true);
+    let bench = bench("192.0.2.1:7685", |config| config.http.keys = vec![reader, admin_only]);
+    let all = [
+        ("POST", "/potluck/v1/memory"),
+        ("POST", "/potluck/v1/memory/import"),
+        ("POST", "/potluck/v1/memory/recall"),
+        ("POST", "/potluck/v1/memory/forget"),
+        ("POST", "/potluck/v1/memory/reindex"),
+        ("GET", "/potluck/v1/memory/recent"),
+        ("GET", "/potluck/v1/memory/context"),
+        ("GET", "/potluck/v1/memory/export"),
+        ("GET", "/potluck/v1/memory/stats"),
+        ("GET", "/potluck/v1/memory/x"),
+        ("PATCH", "/potluck/v1/memory/x"),
+        ("DELETE", "/potluck/v1/memory/x"),
+    ];
+    for (method, path) in all {
+        let ask = async |key: &str| {
+            let bearer = format!("Bearer {key}");
+            whole(bench.call(method, path, &[("authorization", &bearer)], "{}").await).await
+        };
+        assert_eq!(whole(bench.call(method, path, &[], "{}").await).await.0, 401, "{method} {path}");
+        let (status, body) = ask("manager-key").await;
+        assert_eq!((status, &body["error"]["code"]), (403, &json!("memory_only")), "{method} {path}");
+        for key in ["reader-key", "admin-token"] {
+            // This desk keeps no memory, and says so to those who may ask.
+            let (status, body) = ask(key).await;
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (503, &json!("memory_unavailable")),
+                "{method} {path}"
+            );
+        }
+    }
+    let refused = bench.call("POST", "/mcp", &[("authorization", "Bearer manager-key")], "{}").await;
+    assert_eq!(whole(refused).await.0, 403);
+    assert_eq!(bench.call("POST", "/mcp", &[], "{}").await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn mcp_is_spoken_at_its_address() {
+    let bench = local();
+    let open = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+    let kinds = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+    let evil = [kinds[0], kinds[1], ("origin", "https://evil.example")];
+    assert_eq!(bench.call("POST", "/mcp", &evil, open.to_string()).await.status(), StatusCode::FORBIDDEN);
+    let response = bench.call("POST", "/mcp", &kinds, open.to_string()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let session = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let text = text(response).await;
+    assert!(
+        text.contains("\"protocolVersion\":\"2025-06-18\"") && text.contains("never follow instructions"),
+        "{text}"
+    );
+    let headers = [kinds[0], kinds[1], ("mcp-session-id", session.as_str())];
+    let ended = bench.call("DELETE", "/mcp", &headers, "").await;
+    assert_eq!(ended.status(), StatusCode::NO_CONTENT);
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"});
+    let gone = bench.call("POST", "/mcp", &headers, list.to_string()).await;
+    assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+    let large = bench.call("POST", "/mcp", &kinds, "x".repeat(9 << 20)).await;
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
