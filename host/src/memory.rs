@@ -9,9 +9,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub mod embed;
+pub mod keyword;
+pub mod lexicon;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod text;
 
 pub use embed::{Embedder, Lane};
 pub use record::{Draft, Kind, Millis, RecordId};

@@ -11,6 +11,7 @@ pub mod cube;
 pub mod dtype;
 pub mod engine;
 pub mod gguf;
+pub mod mapped;
 pub mod model;
 pub mod quant;
 pub mod reference;

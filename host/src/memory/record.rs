@@ -21,6 +21,19 @@ pub enum Kind {
     Preference,
 }
 
+impl Kind {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fact => "fact",
+            Self::Decision => "decision",
+            Self::Task => "task",
+            Self::Reference => "reference",
+            Self::Preference => "preference",
+        }
+    }
+}
+
 /// A version's id, a UUIDv7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
