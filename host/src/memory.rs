@@ -8,9 +8,11 @@ use std::{path::PathBuf, sync::Arc};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub mod clock;
 pub mod embed;
 pub mod keyword;
 pub mod lexicon;
+pub mod passages;
 pub mod record;
 pub mod redact;
 pub mod request;
