@@ -17,5 +17,6 @@ pub mod quant;
 pub mod reference;
 pub mod safetensors;
 pub mod sample;
+pub mod scan;
 pub mod synthetic;
 pub mod tokenizer;

@@ -1,23 +1,31 @@
-//! Files as memory.
+//! Files read through the page cache without a copy.
 
-use std::{fs::File, io, ops::Deref};
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
 
-/// A file mapped for reading.
+use memmap2::Mmap;
+
+/// A file's bytes, mapped read-only for as long as the value lives.
 ///
-/// The owner promises that nobody shortens or rewrites the file while it is mapped: Potluck's files are written
-/// once under another name and renamed into place, in a folder that one process holds a lock on.
+/// The mapping shows the file as it is, so it rests on one assumption: **nobody changes or truncates a mapped
+/// file**. Its one writer finishes a file before it maps it and from then on only unlinks it (an unlinked
+/// file's bytes stay mapped). A foreign process that truncates the file makes reads of the lost pages end the
+/// process with `SIGBUS`; one that overwrites bytes makes them change under the reader.
 #[derive(Debug)]
-pub struct MappedFile(memmap2::Mmap);
+pub struct MappedFile(Mmap);
 
 impl MappedFile {
-    /// Maps a file whole.
+    /// Maps the whole file at `path`.
     ///
     /// # Errors
-    /// The system's.
-    pub fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: see the type: the file does not change under the map.
-        #[allow(unsafe_code, reason = "a file can be mapped in no other way")]
-        let map = unsafe { memmap2::Mmap::map(file) }?;
+    ///
+    /// The file cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the map is read-only and, by the assumption above, nobody writes to the file while it lives.
+        let map = unsafe { Mmap::map(&file)? };
         Ok(Self(map))
     }
 }

@@ -19,8 +19,9 @@ const COUNTER_BITS: u32 = 16;
 const MAX_WALL: u64 = (1 << (64 - COUNTER_BITS)) - 1;
 
 /// A moment of the hybrid logical clock: 48 bits of milliseconds since the Unix epoch, then a 16-bit counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(minicbor::Encode, minicbor::Decode)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode,
+)]
 #[cbor(transparent)]
 pub struct Stamp(#[n(0)] u64);
 
@@ -184,7 +185,9 @@ mod tests {
         let remote = Stamp::new(5000 + MAX_DRIFT + 1, 0);
         assert_eq!(clock.observe(remote, 5000), Err(ClockError::Drift { remote, wall_ms: 5000 }));
         assert_eq!(clock.last(), Stamp::new(5000, 0));
-        assert!(clock.observe(Stamp::new(5000 + MAX_DRIFT, 9), 5000).unwrap() > Stamp::new(5000 + MAX_DRIFT, 9));
+        assert!(
+            clock.observe(Stamp::new(5000 + MAX_DRIFT, 9), 5000).unwrap() > Stamp::new(5000 + MAX_DRIFT, 9)
+        );
     }
 
     #[test]

@@ -133,7 +133,8 @@ impl Ordinals {
             }
             next = next.max(ordinal + 1);
         }
-        let identical = of.iter().enumerate().all(|(at, ordinal)| *ordinal == u32::MAX || at == *ordinal as usize);
+        let identical =
+            of.iter().enumerate().all(|(at, ordinal)| *ordinal == u32::MAX || at == *ordinal as usize);
         Ok(Self { of, identical, next })
     }
 
@@ -202,7 +203,8 @@ impl Keyword {
                 "tags": document.tags,
                 "at": document.at.0,
             });
-            serde_json::to_writer(&mut lines, &line).map_err(|error| KeywordError::Index(error.to_string()))?;
+            serde_json::to_writer(&mut lines, &line)
+                .map_err(|error| KeywordError::Index(error.to_string()))?;
             lines.push(b'\n');
         }
         let payload = map(&lines)?;
@@ -234,8 +236,15 @@ impl Keyword {
         fill(&mut operation)?;
         let arena = bumpalo::Bump::new();
         let progress = Progress::default();
-        let (changes, outcomes, key) =
-            operation.into_changes(&arena, &self.index, &rtxn, None, &mut fields, &|| false, progress.clone())?;
+        let (changes, outcomes, key) = operation.into_changes(
+            &arena,
+            &self.index,
+            &rtxn,
+            None,
+            &mut fields,
+            &|| false,
+            progress.clone(),
+        )?;
         if let Some(error) = outcomes.into_iter().find_map(|outcome| outcome.error) {
             return Err(KeywordError::Index(error.to_string()));
         }
@@ -323,7 +332,7 @@ fn expression(filter: &Filter) -> Option<String> {
         parts.push(format!("project = {}", quoted(project)));
     }
     if !filter.kinds.is_empty() {
-        let kinds: Vec<String> = filter.kinds.iter().map(|kind| quoted(kind.as_str())).collect();
+        let kinds: Vec<String> = filter.kinds.iter().map(|kind| quoted(kind.name())).collect();
         parts.push(format!("kind IN [{}]", kinds.join(", ")));
     }
     parts.extend(filter.tags.iter().map(|tag| format!("tags = {}", quoted(tag))));

@@ -95,7 +95,8 @@ fn sentence_end(text: &str) -> Option<usize> {
         if ended && c.is_whitespace() || c == '\n' {
             found = Some(at);
         }
-        ended = matches!(c, '.' | '!' | '?' | '。' | '！' | '？' | ';') || ended && matches!(c, '"' | '\'' | ')' | '”');
+        ended = matches!(c, '.' | '!' | '?' | '。' | '！' | '？' | ';')
+            || ended && matches!(c, '"' | '\'' | ')' | '”');
         if matches!(c, '。' | '！' | '？') {
             found = Some(at + c.len_utf8());
         }
@@ -119,15 +120,16 @@ mod tests {
 
     #[test]
     fn blank_lines_come_first() {
-        assert_eq!(pieces("The first turn of the talk.\n\nThe second turn of the talk."), [
-            "The first turn of the talk.",
-            "The second turn of the talk."
-        ]);
-        let text = " A list of things:\n- one and two\n \t\r\n\nThanks!\n\nAnd now for something else entirely.\n";
-        assert_eq!(pieces(text), [
-            "A list of things:\n- one and two",
-            "Thanks!\n\nAnd now for something else entirely."
-        ]);
+        assert_eq!(
+            pieces("The first turn of the talk.\n\nThe second turn of the talk."),
+            ["The first turn of the talk.", "The second turn of the talk."]
+        );
+        let text =
+            " A list of things:\n- one and two\n \t\r\n\nThanks!\n\nAnd now for something else entirely.\n";
+        assert_eq!(
+            pieces(text),
+            ["A list of things:\n- one and two", "Thanks!\n\nAnd now for something else entirely."]
+        );
     }
 
     #[test]
@@ -143,7 +145,10 @@ mod tests {
         let text = sentence.repeat(60);
         let pieces = pieces(&text);
         assert_eq!(pieces.len(), 3);
-        assert!(pieces.iter().all(|piece| piece.ends_with('.') && piece.starts_with("A sentence")), "{pieces:?}");
+        assert!(
+            pieces.iter().all(|piece| piece.ends_with('.') && piece.starts_with("A sentence")),
+            "{pieces:?}"
+        );
         let text = "x".repeat(5_000);
         assert_eq!(split(&text).len(), 5);
     }

@@ -16,13 +16,14 @@ pub type Term = u64;
 
 /// Words that say nothing about what a text is about. Sorted.
 pub const STOP_WORDS: &[&str] = &[
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been",
-    "before", "being", "but", "by", "can", "could", "d", "did", "do", "does", "doing", "done", "for", "from", "get",
-    "go", "got", "had", "has", "have", "having", "he", "her", "here", "him", "his", "how", "i", "if", "in", "into",
-    "is", "it", "its", "just", "ll", "m", "many", "may", "me", "might", "more", "much", "my", "no", "not", "of",
-    "on", "or", "our", "out", "re", "s", "shall", "she", "should", "so", "some", "such", "t", "than", "that", "the",
-    "their", "them", "then", "there", "these", "they", "this", "those", "to", "up", "us", "ve", "very", "was", "we",
-    "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
+    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because",
+    "been", "before", "being", "but", "by", "can", "could", "d", "did", "do", "does", "doing", "done", "for",
+    "from", "get", "go", "got", "had", "has", "have", "having", "he", "her", "here", "him", "his", "how",
+    "i", "if", "in", "into", "is", "it", "its", "just", "ll", "m", "many", "may", "me", "might", "more",
+    "much", "my", "no", "not", "of", "on", "or", "our", "out", "re", "s", "shall", "she", "should", "so",
+    "some", "such", "t", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this",
+    "those", "to", "up", "us", "ve", "very", "was", "we", "were", "what", "when", "where", "which", "who",
+    "whom", "whose", "why", "will", "with", "would", "you", "your",
 ];
 
 /// Whether a lower-case word is a stop word.
@@ -145,7 +146,8 @@ const fn is_dense(c: char) -> bool {
 
 /// FNV-1a, 64 bits: stable across versions and machines, since it is stored.
 pub fn hash(term: &str) -> Term {
-    term.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    term.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -61,8 +61,7 @@ impl Segment {
     pub fn open(path: &Path) -> Result<Self, SegmentError> {
         let io = |source| SegmentError::Io { path: path.to_owned(), source };
         let damaged = |reason| SegmentError::Damaged { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(io)?;
-        let map = MappedFile::map(&file).map_err(io)?;
+        let map = MappedFile::open(path).map_err(io)?;
         let bytes: &[u8] = &map;
         let (header, rest) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged("it is too short"))?;
         let word = |at: usize| -> u64 {
@@ -75,7 +74,9 @@ impl Segment {
             return Err(damaged("its checksum is wrong"));
         }
         let size = |at| usize::try_from(word(at)).ok().filter(|size| *size <= bytes.len());
-        let (Some(terms), Some(postings)) = (size(24), size(32)) else { return Err(damaged("its sizes are wrong")) };
+        let (Some(terms), Some(postings)) = (size(24), size(32)) else {
+            return Err(damaged("its sizes are wrong"));
+        };
         let hashes = HEADER..HEADER + terms * 8;
         let starts = hashes.end..hashes.end + (terms + 1) * 8;
         let units = starts.end..starts.end + postings * 4;
@@ -156,7 +157,8 @@ pub(super) fn write(
         })
         .collect();
     let temporary = path.with_extension("tmp");
-    let mut out = Checked { to: BufWriter::new(File::create(&temporary).map_err(io)?), crc: crc32fast::Hasher::new() };
+    let mut out =
+        Checked { to: BufWriter::new(File::create(&temporary).map_err(io)?), crc: crc32fast::Hasher::new() };
     let mut fill = || -> io::Result<()> {
         out.to.write_all(&[0; HEADER])?;
         out.put(bytemuck::cast_slice(&terms))?;

@@ -18,7 +18,10 @@ fn texts() -> Vec<String> {
     (0..500_u32)
         .map(|n| {
             let words = ["kettle", "garden", "rust", "piano", "river", "candle", "violet", "engine"];
-            (0..3 + n % 90).map(|k| words[((n * 7 + k * k) % (2 + (n + k) % 7)) as usize]).collect::<Vec<_>>().join(" ")
+            (0..3 + n % 90)
+                .map(|k| words[((n * 7 + k * k) % (2 + (n + k) % 7)) as usize])
+                .collect::<Vec<_>>()
+                .join(" ")
         })
         .collect()
 }

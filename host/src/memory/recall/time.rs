@@ -29,8 +29,10 @@ pub fn mentioned(question: &str, now: Millis) -> Vec<Span> {
     let Ok(moment) = Timestamp::from_millisecond(now.0) else { return Vec::new() };
     let today = moment.to_zoned(TimeZone::UTC).date();
     let lower = question.to_lowercase();
-    let words: Vec<&str> =
-        lower.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '/').filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = lower
+        .split(|c: char| !c.is_alphanumeric() && c != '-' && c != '/')
+        .filter(|word| !word.is_empty())
+        .collect();
     let mut spans = Vec::new();
     let mut rest = words.as_slice();
     while let Some((_, next)) = rest.split_first() {
@@ -85,7 +87,11 @@ fn relative(words: &[&str], today: Date) -> Option<(Span, usize)> {
     let length = unit.days() * count;
     // "Last week" is the seven days before these as often as the seven days before today.
     let back = if used == 2 && word != "this" && word != "past" { length * 2 } else { length };
-    let span = if word == "this" { days(today, length, length + 1, DAY)? } else { days(today, back, back, length * DAY / 4)? };
+    let span = if word == "this" {
+        days(today, length, length + 1, DAY)?
+    } else {
+        days(today, back, back, length * DAY / 4)?
+    };
     Some((span, used))
 }
 
@@ -230,7 +236,8 @@ impl Unit {
 
 fn number(word: &str) -> Option<i64> {
     const WORDS: [&str; 13] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+        "twelve",
     ];
     match word {
         "a" | "an" => Some(1),
@@ -246,10 +253,22 @@ fn number(word: &str) -> Option<i64> {
 
 fn month(word: &str) -> Option<i8> {
     const NAMES: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
-        "november", "december",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ];
-    let found = NAMES.iter().position(|name| *name == word || word.len() == 3 && name.starts_with(word) || word == "sept" && *name == "september")?;
+    let found = NAMES.iter().position(|name| {
+        *name == word || word.len() == 3 && name.starts_with(word) || word == "sept" && *name == "september"
+    })?;
     i8::try_from(found + 1).ok()
 }
 
@@ -334,8 +353,17 @@ mod tests {
     #[test]
     fn other_words_are_not_times() {
         for question in [
-            "May I march on?", "what is the best week plan", "how many days a week do I swim", "", "a few good men",
-            "version 2.0", "room 101", "one day at a time", "I can't fall asleep", "the 31st of foo", "99999999999 years ago",
+            "May I march on?",
+            "what is the best week plan",
+            "how many days a week do I swim",
+            "",
+            "a few good men",
+            "version 2.0",
+            "room 101",
+            "one day at a time",
+            "I can't fall asleep",
+            "the 31st of foo",
+            "99999999999 years ago",
         ] {
             assert_eq!(spans(question), [], "{question}");
         }

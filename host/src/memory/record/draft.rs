@@ -48,7 +48,9 @@ pub enum DraftError {
     #[error("the memory has no text: give it some content")]
     Empty,
     /// The text is longer than [`MAX_BODY`].
-    #[error("the memory has {len} bytes of text and {MAX_BODY} fit: split it, or remember where the text is kept")]
+    #[error(
+        "the memory has {len} bytes of text and {MAX_BODY} fit: split it, or remember where the text is kept"
+    )]
     Long {
         /// The length, in bytes.
         len: usize,
@@ -88,7 +90,9 @@ pub enum DraftError {
         count: usize,
     },
     /// It stops to hold before it happened.
-    #[error("the memory is valid until {valid_until} but happened at {occurred_at}: swap or leave out one of them")]
+    #[error(
+        "the memory is valid until {valid_until} but happened at {occurred_at}: swap or leave out one of them"
+    )]
     Backwards {
         /// When it happened.
         occurred_at: Millis,
@@ -96,7 +100,9 @@ pub enum DraftError {
         valid_until: Millis,
     },
     /// A moment is outside the years 1 to 9999.
-    #[error("{field} is outside the years 1 to 9999: check whether it is in seconds or milliseconds since 1970")]
+    #[error(
+        "{field} is outside the years 1 to 9999: check whether it is in seconds or milliseconds since 1970"
+    )]
     Time {
         /// Which of the fields.
         field: &'static str,
@@ -171,7 +177,10 @@ pub(super) fn check_facets(
 }
 
 /// Whether the moments are in range and in order.
-pub(super) fn check_times(occurred_at: Option<Millis>, valid_until: Option<Millis>) -> Result<(), DraftError> {
+pub(super) fn check_times(
+    occurred_at: Option<Millis>,
+    valid_until: Option<Millis>,
+) -> Result<(), DraftError> {
     for (field, time) in [("occurred_at", occurred_at), ("valid_until", valid_until)] {
         if time.is_some_and(|time| Millis::from_ms(time.0).is_err()) {
             return Err(DraftError::Time { field });

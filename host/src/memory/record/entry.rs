@@ -70,7 +70,9 @@ pub enum CodecError {
         reason: String,
     },
     /// The same entry is written in another way than the one allowed, or has fields of a newer program.
-    #[error("an entry is not in its one canonical form, or has fields this program does not know: update potluck")]
+    #[error(
+        "an entry is not in its one canonical form, or has fields this program does not know: update potluck"
+    )]
     NotCanonical,
     /// The sequence before the CBOR is not the signed one.
     #[error("an entry says it is number {outside} but is signed as {inside}: refuse it")]

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::clock::Stamp;
 use super::draft::{check_facets, check_times};
 use super::entry::VerifyError;
 use super::signer::signed_by;
-use super::{Digest, Draft, DraftError, Kind, MAX_BODY, Millis, NodeId, RecordId, Signature, Signer, body_hash};
-use super::super::clock::Stamp;
+use super::{
+    Digest, Draft, DraftError, Kind, MAX_BODY, Millis, NodeId, RecordId, Signature, Signer, body_hash,
+};
 
 /// The longest reason of a tombstone, in bytes.
 pub const MAX_REASON: usize = 1024;
@@ -245,7 +247,11 @@ impl Version {
             }
         }
         let bytes = self.header.signed_bytes();
-        if signed_by(self.header.origin, &bytes, self.signature) { Ok(()) } else { Err(VerifyError::Signature) }
+        if signed_by(self.header.origin, &bytes, self.signature) {
+            Ok(())
+        } else {
+            Err(VerifyError::Signature)
+        }
     }
 }
 
