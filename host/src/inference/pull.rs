@@ -245,8 +245,9 @@ impl Puller {
         let partial = self.store.partial().join(format!("{}.part", target.key()));
         Download { web, target, partial: &partial, progress, version: None }.run().await?;
         let _ = progress.send(Ok(PullProgress::Verifying { file: target.file.clone() })).await;
-        let (path, file) = (partial.clone(), target.file.clone());
-        let checked = spawn_blocking(move || check(&path, &file)).await;
+        let path = partial.clone();
+        let hash = move || digest_of_file(&path).map_err(|e| StoreError::io(&path, &e).into());
+        let checked = spawn_blocking(hash).await;
         let result = checked.unwrap_or(Err(PullError::Stopped));
         let wrong = match (&result, &target.digest) {
             (Ok(got), Some(expected)) if got != expected => Some(PullError::Digest {
@@ -282,21 +283,19 @@ impl Puller {
     }
 }
 
-/// SHA-256 of a file.
-fn check(path: &Path, file: &str) -> Result<String, PullError> {
+/// SHA-256 of a file as 64 hex digits.
+pub(super) fn digest_of_file(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
-    let mut reader = std::fs::File::open(path).map_err(|e| StoreError::io(path, &e))?;
+    let mut reader = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let n = reader.read(&mut buffer).map_err(|e| StoreError::io(path, &e))?;
+        let n = reader.read(&mut buffer)?;
         match buffer.get(..n) {
-            Some([]) | None => break,
+            Some([]) | None => return Ok(hex(&hasher.finalize())),
             Some(bytes) => hasher.update(bytes),
         }
     }
-    tracing::debug!(file, "hashed");
-    Ok(hex(&hasher.finalize()))
 }
 
 fn hex(bytes: &[u8]) -> String {
