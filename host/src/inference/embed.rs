@@ -9,7 +9,7 @@ mod model;
 mod queue;
 mod worker;
 
-pub(super) use minilm::{Installed, NAME, is_alias};
+pub(super) use minilm::{Installed, NAME, Part, is_alias, parts};
 pub(super) use model::{describe, is_embedder};
 
 use std::{

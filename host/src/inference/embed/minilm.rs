@@ -33,7 +33,7 @@ pub(in crate::inference) struct Part {
 }
 
 /// Its files, the weights last.
-pub(in crate::inference) const fn file_limits() -> [Part; 3] {
+pub(in crate::inference) const fn parts() -> [Part; 3] {
     [
         Part {
             file: "config.json",
@@ -75,8 +75,8 @@ pub(in crate::inference) struct Installed {
 
 impl Installed {
     /// The manifest of files that came from `source`.
-    pub(in crate::inference) fn new(source: String, pulled_at: u64) -> Self {
-        let [.., weights] = file_limits();
+    pub(in crate::inference) fn new(parts: &[Part; 3], source: String, pulled_at: u64) -> Self {
+        let [.., weights] = parts;
         Self { model: TITLE.into(), digest: weights.digest.into(), dims: DIMS, source, pulled_at }
     }
 
@@ -91,7 +91,7 @@ impl Installed {
         let small = fs::metadata(&path).ok()?.len() <= MAX_MANIFEST;
         let manifest: Self = small.then(|| serde_json::from_slice(&fs::read(&path).ok()?).ok()).flatten()?;
         digest_of(&manifest.digest)?;
-        let whole = file_limits().iter().all(|part| folder.join(part.file).is_file());
+        let whole = parts().iter().all(|part| folder.join(part.file).is_file());
         whole.then_some(manifest)
     }
 
@@ -105,7 +105,7 @@ impl Installed {
 
     /// Takes over files that somebody put into the folder by hand, if they are the right ones.
     pub(in crate::inference) fn adopt(folder: &Path, now: u64) {
-        let parts = file_limits();
+        let parts = parts();
         let right = |part: &Part| fs::metadata(folder.join(part.file)).is_ok_and(|m| m.len() == part.size);
         if folder.join(MANIFEST).exists() || !parts.iter().all(right) {
             return;
@@ -115,7 +115,7 @@ impl Installed {
             tracing::warn!(folder = %folder.display(), "these files are not those of {TITLE}; they are not used");
             return;
         }
-        if let Err(error) = Self::new("files found in place".into(), now).write(folder) {
+        if let Err(error) = Self::new(&parts, "files found in place".into(), now).write(folder) {
             tracing::warn!(%error, "the embedder's manifest cannot be written");
         }
     }

@@ -307,7 +307,7 @@ async fn the_embedder_put_in_place_by_hand_is_found_and_removed() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("models/embedder");
     std::fs::create_dir_all(&folder).unwrap();
-    for part in minilm::file_limits() {
+    for part in minilm::parts() {
         std::fs::copy(files.join(part.file), folder.join(part.file)).unwrap();
     }
     let node = node(home.path()).await;
