@@ -23,6 +23,7 @@ use crate::{
         StoreError,
     },
     job::{Job, JobError, KeepAlive, Mode, Reply},
+    memory::Memory,
 };
 
 pub mod admin;
@@ -31,6 +32,8 @@ mod embed;
 pub mod error;
 pub mod fields;
 pub mod guard;
+pub mod mcp;
+pub mod memory;
 pub mod metrics;
 pub mod ollama;
 pub mod openai;
@@ -94,6 +97,9 @@ pub trait Desk: Send + Sync + fmt::Debug {
     /// Fetches a model; dropping the receiver stops the pull.
     fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>>;
 
+    /// The memory of the owner's agents; `None` when this node keeps none.
+    fn memory(&self) -> Option<&Memory>;
+
     /// What has been done since the start.
     fn counters(&self) -> Counters;
 
@@ -141,6 +147,8 @@ impl Api {
             .merge(openai::routes())
             .merge(ollama::routes())
             .merge(admin::routes())
+            .merge(memory::routes())
+            .merge(mcp::routes(&self))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(self.clone(), guard::check))

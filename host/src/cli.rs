@@ -21,6 +21,8 @@ mod client;
 mod completions;
 mod config;
 mod doctor;
+mod mcp;
+mod memory;
 mod models;
 mod output;
 mod ps;
@@ -77,6 +79,10 @@ enum Command {
     Stop(stop::Stop),
     /// Delete a pulled model.
     Rm(rm::Rm),
+    /// Keep and search what your agents remember.
+    Memory(memory::MemoryCommand),
+    /// Give AI agents the memory: serve MCP over stdio, or install it in a client.
+    Mcp(mcp::Mcp),
     /// Say what this machine can do, and what is wrong.
     Doctor(doctor::Doctor),
     /// Measure a model's speed.
@@ -230,7 +236,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     start_log(&config, &flags, matches!(command, Command::Up(_)));
     let context = Context { json: common.json, url: common.url, flags, config };
     match command {
-        Command::Up(_) => up::run(context).await,
+        Command::Up(command) => command.run(context).await,
         Command::Run(command) => command.run(context).await,
         Command::Pull(command) => command.run(context).await,
         Command::Models(_) => models::run(context).await,
@@ -238,6 +244,8 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ps(_) => ps::run(context).await,
         Command::Stop(command) => command.run(context).await,
         Command::Rm(command) => command.run(context).await,
+        Command::Memory(command) => command.run(context).await,
+        Command::Mcp(command) => command.run(context).await,
         Command::Bench(command) => command.run(context).await,
         Command::Config(command) => command.run(&context.flags, context.json),
         Command::Doctor(_) | Command::Completions(_) => Ok(()),

@@ -116,6 +116,9 @@ pub struct ApiKey {
     /// Whether it may pull, load, unload and delete models and read the node's state.
     #[serde(default)]
     pub admin: bool,
+    /// Whether it may read and write the memory, over HTTP and MCP.
+    #[serde(default)]
+    pub memory: bool,
 }
 
 fn only_local() -> Vec<Mode> {

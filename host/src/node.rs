@@ -28,6 +28,7 @@ use crate::{
         PullError, PullProgress, StoreError,
     },
     job::{Job, JobError, KeepAlive, Reply},
+    memory::Memory,
 };
 
 pub mod home;
@@ -114,7 +115,7 @@ impl Node {
         let inference = Inference::bind(inference_config(&config, &home)).await?;
         let local = LocalProvider::new(home.node_id().to_owned(), inference.clone());
         let dispatcher = Dispatcher::new(vec![Arc::new(local)]);
-        let desk = Arc::new(FrontDesk { dispatcher, inference, ready: AtomicBool::new(true) });
+        let desk = Arc::new(FrontDesk { dispatcher, inference, memory: None, ready: AtomicBool::new(true) });
         let settings = Settings {
             node: home.node_id().to_owned(),
             address,
@@ -186,6 +187,7 @@ fn inference_config(config: &Config, home: &Home) -> InferenceConfig {
 struct FrontDesk {
     dispatcher: Dispatcher,
     inference: Inference,
+    memory: Option<Memory>,
     ready: AtomicBool,
 }
 
@@ -236,6 +238,10 @@ impl Desk for FrontDesk {
 
     fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
         self.inference.pull(reference)
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        self.memory.as_ref()
     }
 
     fn counters(&self) -> Counters {

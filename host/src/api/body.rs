@@ -24,7 +24,19 @@ const DRAIN_TIME: Duration = Duration::from_secs(20);
 /// 413 when it is too large, 408 when it comes too slowly, 400 when it is not a JSON object. `serde_json`
 /// bounds the depth (128) and refuses numbers that no `f64` holds.
 pub(crate) async fn object(api: &Api, request: Request) -> Result<serde_json::Map<String, Value>, ApiError> {
-    let bytes = read(api, request).await?;
+    object_within(api, request, api.settings.config.http.body_limit).await
+}
+
+/// The body as a JSON object of at most `limit` bytes, or of `http.body_limit` where that is less.
+///
+/// # Errors
+/// As [`object`].
+pub(crate) async fn object_within(
+    api: &Api,
+    request: Request,
+    limit: usize,
+) -> Result<serde_json::Map<String, Value>, ApiError> {
+    let bytes = read(api, request, limit.min(api.settings.config.http.body_limit)).await?;
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, "the body must be a JSON object")),
@@ -34,9 +46,8 @@ pub(crate) async fn object(api: &Api, request: Request) -> Result<serde_json::Ma
     }
 }
 
-async fn read(api: &Api, request: Request) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn read(api: &Api, request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
     let http = &api.settings.config.http;
-    let limit = http.body_limit;
     let (parts, body) = request.into_parts();
     let announced = parts
         .headers
@@ -81,7 +92,7 @@ async fn read(api: &Api, request: Request) -> Result<Vec<u8>, ApiError> {
 }
 
 /// Reads on without keeping anything, so that a client in the middle of sending can read the answer.
-async fn drain(body: Body) {
+pub(super) async fn drain(body: Body) {
     let mut chunks = body.into_data_stream();
     let work = async {
         let mut seen = 0u64;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     inference::{PullError, StoreError},
     job::JobError,
+    memory::MemoryError,
 };
 
 /// A refusal or failure, before it has a surface's shape.
@@ -160,6 +161,29 @@ impl From<PullError> for ApiError {
             _ => (StatusCode::BAD_GATEWAY, "pull_failed"),
         };
         Self::new(status, error.to_string()).code(code)
+    }
+}
+
+impl From<MemoryError> for ApiError {
+    fn from(error: MemoryError) -> Self {
+        let message = error.to_string();
+        let (status, code) = match &error {
+            MemoryError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            MemoryError::NotFound { .. } => (StatusCode::NOT_FOUND, "memory_not_found"),
+            MemoryError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            MemoryError::Busy => (StatusCode::TOO_MANY_REQUESTS, "memory_busy"),
+            MemoryError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            MemoryError::InUse { .. } => (StatusCode::SERVICE_UNAVAILABLE, "memory_in_use"),
+            MemoryError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "memory_failed"),
+        };
+        let mut refusal = Self::new(status, message).code(code);
+        refusal.param = match error {
+            MemoryError::Invalid { field, .. } => Some(field.to_owned()),
+            MemoryError::NotFound { .. } => Some("id".to_owned()),
+            _ => None,
+        };
+        refusal.retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(1);
+        refusal
     }
 }
 

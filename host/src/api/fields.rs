@@ -5,18 +5,21 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::ApiError;
+use crate::config::value::nearest;
 
 /// The fields of one JSON object. `null` counts as absent.
 #[derive(Debug)]
 pub struct Fields {
     prefix: String,
     map: Map<String, Value>,
+    /// What has been asked for: the fields that the surface knows.
+    asked: Vec<String>,
 }
 
 impl Fields {
     /// The fields of a request's body.
     pub fn new(map: Map<String, Value>) -> Self {
-        Self { prefix: String::new(), map }
+        Self { prefix: String::new(), map, asked: Vec::new() }
     }
 
     /// The full name of a field.
@@ -24,8 +27,14 @@ impl Fields {
         format!("{}{field}", self.prefix)
     }
 
+    /// Whether a field is there and not `null`.
+    pub fn has(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(|value| !value.is_null())
+    }
+
     /// Takes a field as it is.
     pub fn take(&mut self, field: &str) -> Option<Value> {
+        self.asked.push(field.to_owned());
         self.map.shift_remove(field).filter(|value| !value.is_null())
     }
 
@@ -129,7 +138,9 @@ impl Fields {
     pub fn object(&mut self, field: &str) -> Result<Option<Self>, ApiError> {
         match self.take(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self { prefix: format!("{}.", self.name(field)), map })),
+            Some(Value::Object(map)) => {
+                Ok(Some(Self { prefix: format!("{}.", self.name(field)), map, asked: Vec::new() }))
+            }
             Some(other) => Err(self.wrong(field, "an object", &other)),
         }
     }
@@ -160,6 +171,22 @@ impl Fields {
             .collect()
     }
 
+    /// Refuses what is left, for surfaces whose every field matters: what is ignored is not remembered.
+    ///
+    /// # Errors
+    /// A field that nothing has taken, with the nearest one that exists.
+    pub fn finish(self) -> Result<(), ApiError> {
+        let Some(unknown) = self.map.iter().find(|(_, value)| !value.is_null()).map(|(name, _)| name) else {
+            return Ok(());
+        };
+        let reason = match nearest(unknown, self.asked.iter().map(String::as_str)) {
+            Some(known) => format!("is not a field here; did you mean `{known}`?"),
+            None => format!("is not a field here; there are {}", self.asked.join(", ")),
+        };
+        let shown: String = unknown.chars().take(64).collect();
+        Err(ApiError::invalid(self.name(&shown), reason).code("unknown_field"))
+    }
+
     /// The names of fields that nothing has taken; logged, not refused, as these protocols want it.
     pub fn log_unknown(&self, surface: &str) {
         if !self.map.is_empty() && tracing::enabled!(tracing::Level::DEBUG) {
@@ -178,7 +205,8 @@ impl Fields {
         self.map
     }
 
-    fn wrong(&self, field: &str, right: &str, value: &Value) -> ApiError {
+    /// A refusal of a value that is not what it must be.
+    pub fn wrong(&self, field: &str, right: &str, value: &Value) -> ApiError {
         let mut shown = value.to_string();
         if shown.len() > 40 {
             shown = format!("{}…", shown.chars().take(40).collect::<String>());

@@ -24,6 +24,8 @@ pub struct Caller {
     pub mode: Mode,
     /// Whether it may manage models.
     pub admin: bool,
+    /// Whether it may read and write the memory.
+    pub memory: bool,
 }
 
 /// The outermost check of every request.
@@ -70,7 +72,7 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
     let origin = foreign_origin(headers, host.as_deref(), &config.http.origins, uri.path())?;
     if method == Method::OPTIONS && origin.is_some() {
         // A preflight carries no key by design.
-        let caller = Caller { modes: Vec::new(), mode: config.mode, admin: false };
+        let caller = Caller { modes: Vec::new(), mode: config.mode, admin: false, memory: false };
         return Ok(Admitted { caller, origin });
     }
     let token = presented(headers);
@@ -81,6 +83,7 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
             modes: key.modes.clone(),
             mode: key.mode.unwrap_or_else(|| default_of(&key.modes, config.mode)),
             admin: key.admin,
+            memory: key.memory,
         }
     } else if uri.path() == "/healthz" || (loopback && !config.http.require_key) {
         owner(config.mode)
@@ -96,7 +99,7 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
 }
 
 fn owner(mode: Mode) -> Caller {
-    Caller { modes: vec![Mode::Local, Mode::Trusted, Mode::Public], mode, admin: true }
+    Caller { modes: vec![Mode::Local, Mode::Trusted, Mode::Public], mode, admin: true, memory: true }
 }
 
 fn default_of(modes: &[Mode], wanted: Mode) -> Mode {
@@ -154,14 +157,18 @@ fn foreign_origin(
 fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    headers
+        .insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, DELETE"));
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type, x-api-key, x-potluck-mode"),
+        HeaderValue::from_static(
+            "authorization, content-type, accept, x-api-key, x-potluck-mode, mcp-session-id, \
+             mcp-protocol-version, mcp-method, mcp-name, last-event-id",
+        ),
     );
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-potluck-mode, x-potluck-node, retry-after"),
+        HeaderValue::from_static("x-potluck-mode, x-potluck-node, retry-after, mcp-session-id"),
     );
 }
 
@@ -253,6 +260,18 @@ pub(crate) fn admin_only(caller: &Caller) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, message).code("admin_only"))
 }
 
+/// Refuses a caller that may not use the memory.
+///
+/// # Errors
+/// 403.
+pub(crate) fn memory_only(caller: &Caller) -> Result<(), ApiError> {
+    if caller.memory {
+        return Ok(());
+    }
+    let message = "this key may not use the memory; the node's owner can set `memory = true` for it";
+    Err(ApiError::new(StatusCode::FORBIDDEN, message).code("memory_only"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +302,12 @@ mod tests {
 
     #[test]
     fn the_strongest_word_names_the_mode() {
-        let caller = Caller { modes: vec![Mode::Local, Mode::Trusted], mode: Mode::Local, admin: false };
+        let caller = Caller {
+            modes: vec![Mode::Local, Mode::Trusted],
+            mode: Mode::Local,
+            admin: false,
+            memory: false,
+        };
         let mut headers = HeaderMap::new();
         assert_eq!(resolve(&headers, "m", &caller).unwrap(), ("m".into(), Mode::Local));
         assert_eq!(resolve(&headers, "m@trusted", &caller).unwrap(), ("m".into(), Mode::Trusted));
@@ -302,6 +326,7 @@ mod tests {
             modes: vec![Mode::Local],
             mode: None,
             admin: false,
+            memory: false,
         };
         // printf %s abc | sha256sum
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -65,7 +65,9 @@ impl Metrics {
         let surface = match path {
             _ if path.starts_with("/v1/") => "openai",
             _ if path.starts_with("/api/") => "ollama",
+            _ if path.starts_with("/potluck/v1/memory") => "memory",
             _ if path.starts_with("/potluck/") => "admin",
+            "/mcp" => "mcp",
             _ => "other",
         };
         let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);

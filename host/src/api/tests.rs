@@ -389,6 +389,7 @@ fn key(token: &str, modes: &[Mode], admin: bool) -> ApiKey {
         modes: modes.into(),
         mode: None,
         admin,
+        memory: false,
     }
 }
 

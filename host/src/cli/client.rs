@@ -143,6 +143,16 @@ impl Client {
         request
     }
 
+    /// A request to an address of the node, to be built further.
+    pub(super) fn to(&self, method: Method, path: &str) -> Result<RequestBuilder, CliError> {
+        Ok(self.request(method, self.url(path)?))
+    }
+
+    /// Sends a request and reads the answer line by line.
+    pub(super) async fn answer_lines(&self, request: RequestBuilder) -> Result<Lines, CliError> {
+        Ok(Lines::of(self.send(request).await?))
+    }
+
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
         let request = self.request(Method::GET, self.url(path)?);
         self.json(request).await
@@ -189,8 +199,7 @@ impl Client {
     /// Posts and reads the answer line by line: NDJSON lines, or the data of server-sent events.
     pub(super) async fn lines(&self, path: &str, body: &Value) -> Result<Lines, CliError> {
         let request = self.request(Method::POST, self.url(path)?).json(body);
-        let answer = self.send(request).await?;
-        Ok(Lines { stream: Box::pin(answer.bytes_stream()), held: Vec::new(), ended: false })
+        self.answer_lines(request).await
     }
 }
 
@@ -202,34 +211,18 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// The lines of an answer, whatever its status.
+    pub(super) fn of(answer: Response) -> Self {
+        Self { stream: Box::pin(answer.bytes_stream()), held: Vec::new(), ended: false }
+    }
+
     /// The next value; `None` at the end.
     ///
     /// # Errors
     /// The connection's, and an error the node wrote into the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Value>, CliError> {
-        loop {
-            let line = match self.held.iter().position(|byte| *byte == b'\n') {
-                Some(end) => self.held.drain(..=end).collect::<Vec<_>>(),
-                None if self.ended => {
-                    if self.held.is_empty() {
-                        return Ok(None);
-                    }
-                    std::mem::take(&mut self.held)
-                }
-                None => {
-                    match self.stream.next().await {
-                        None => self.ended = true,
-                        Some(Ok(bytes)) if self.held.len() + bytes.len() <= LINE => {
-                            self.held.extend_from_slice(&bytes)
-                        }
-                        Some(Ok(_)) => return Err(CliError::Broken("a line is too long".into())),
-                        Some(Err(error)) => return Err(CliError::Broken(reason(&error))),
-                    }
-                    continue;
-                }
-            };
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim();
+        while let Some(line) = self.line().await? {
+            let text = line.trim();
             let text = text.strip_prefix("data:").map_or(text, str::trim);
             if text.is_empty() {
                 continue;
@@ -244,10 +237,37 @@ impl Lines {
             }
             return Ok(Some(value));
         }
+        Ok(None)
+    }
+
+    /// The next line as it came; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection's, and a line that is too long.
+    pub(super) async fn line(&mut self) -> Result<Option<String>, CliError> {
+        loop {
+            let line = match self.held.iter().position(|byte| *byte == b'\n') {
+                Some(end) => self.held.drain(..=end).collect::<Vec<_>>(),
+                None if self.ended && self.held.is_empty() => return Ok(None),
+                None if self.ended => std::mem::take(&mut self.held),
+                None => {
+                    match self.stream.next().await {
+                        None => self.ended = true,
+                        Some(Ok(bytes)) if self.held.len() + bytes.len() <= LINE => {
+                            self.held.extend_from_slice(&bytes)
+                        }
+                        Some(Ok(_)) => return Err(CliError::Broken("a line is too long".into())),
+                        Some(Err(error)) => return Err(CliError::Broken(reason(&error))),
+                    }
+                    continue;
+                }
+            };
+            return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+        }
     }
 }
 
-fn refusal(status: u16, value: &Value) -> CliError {
+pub(super) fn refusal(status: u16, value: &Value) -> CliError {
     let error = value.get("error").unwrap_or(&Value::Null);
     let message = error
         .get("message")
@@ -265,7 +285,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// The innermost reason of an error.
-fn reason(error: &dyn std::error::Error) -> String {
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

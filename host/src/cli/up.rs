@@ -17,9 +17,23 @@ pub(super) struct Up {
     /// Offer this model besides those found: a name, or a path of a GGUF file (repeatable).
     #[arg(long = "model", env = "POTLUCK_MODELS", value_name = "NAME|PATH", value_delimiter = ',')]
     pub(super) models: Vec<String>,
+    /// Leave the session of the terminal or program that started it: `potluck mcp` starts a node so.
+    #[arg(long, hide = true)]
+    detached: bool,
 }
 
-pub(super) async fn run(context: Context) -> Result<(), CliError> {
+impl Up {
+    pub(super) async fn run(self, context: Context) -> Result<(), CliError> {
+        #[cfg(unix)]
+        if self.detached {
+            // It fails only for a process that leads a session already.
+            let _ = rustix::process::setsid();
+        }
+        serve(context).await
+    }
+}
+
+async fn serve(context: Context) -> Result<(), CliError> {
     // Before the ready line, so that a signal right after it is not missed.
     let mut signals = Signals::new()?;
     let mut node = Node::bind(context.config).await?;

@@ -155,6 +155,7 @@ impl Flags {
                 modes: vec![Mode::Local, Mode::Trusted, Mode::Public],
                 mode: None,
                 admin: true,
+                memory: true,
             });
             http.require_key = true;
         }

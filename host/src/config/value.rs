@@ -82,11 +82,17 @@ pub fn parse_keep_alive(text: &str) -> Result<KeepAlive, String> {
 pub fn suggestion(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("unknown field `")?;
     let (field, known) = rest.split_once('`')?;
+    nearest(field, known.split('`').skip(1).step_by(2))
+}
+
+/// The known word that an unknown one was probably meant to be.
+pub fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Nothing that long is a slip of the finger, and comparing it would take long.
+    if unknown.len() > 64 {
+        return None;
+    }
     known
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|word| (distance(field, word), word))
+        .map(|word| (distance(unknown, word), word))
         .min()
         .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
         .map(|(_, word)| word)

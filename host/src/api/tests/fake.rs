@@ -178,6 +178,10 @@ impl Desk for Fake {
         receiver
     }
 
+    fn memory(&self) -> Option<&Memory> {
+        None
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }
