@@ -18,13 +18,17 @@ use tokio::sync::mpsc;
 use crate::{
     config::Config,
     dispatch::provider::BoxFuture,
-    inference::{Counters, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress, StoreError},
+    inference::{
+        Counters, EmbedRequest, Embedded, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
+        StoreError,
+    },
     job::{Job, JobError, KeepAlive, Mode, Reply},
     memory::Memory,
 };
 
 pub mod admin;
 pub mod body;
+mod embed;
 pub mod error;
 pub mod fields;
 pub mod guard;
@@ -53,6 +57,12 @@ pub trait Desk: Send + Sync + fmt::Debug {
     /// # Errors
     /// A typed refusal; what goes wrong later comes through the reply.
     fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>>;
+
+    /// Makes vectors of texts. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// A typed refusal.
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embedded, JobError>>;
 
     /// Models that can be asked for.
     fn models(&self) -> BoxFuture<'_, Vec<ModelEntry>>;

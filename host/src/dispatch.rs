@@ -47,6 +47,14 @@ impl Dispatcher {
         Err(refusal)
     }
 
+    /// Whether jobs of a mode have anywhere to run.
+    ///
+    /// # Errors
+    /// [`JobError::ModeUnavailable`].
+    pub fn admits(&self, mode: Mode) -> Result<(), JobError> {
+        self.candidates(mode).map(drop)
+    }
+
     /// Models that can be asked for in a mode, each once.
     ///
     /// # Errors
@@ -82,6 +90,7 @@ impl Dispatcher {
 fn elsewhere(error: &JobError) -> bool {
     match error {
         JobError::ModelNotFound { .. }
+        | JobError::EmbedderMissing { .. }
         | JobError::ModelUnusable { .. }
         | JobError::Busy { .. }
         | JobError::ShuttingDown

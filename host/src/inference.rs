@@ -7,6 +7,7 @@ mod builtin;
 mod caches;
 mod counters;
 mod details;
+mod embed;
 mod engine;
 mod grammar;
 mod handle;
@@ -22,6 +23,7 @@ mod store;
 mod template;
 
 pub use counters::Counters;
+pub use embed::{EmbedRequest, Embedded, EmbedderInfo, Lane, MAX_TEXT_BYTES, MAX_TEXTS};
 pub use pull::PullError;
 pub use reference::{PullReference, ReferenceError};
 pub use store::StoreError;
@@ -32,7 +34,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::job::{Job, JobError, KeepAlive, Reply};
+use crate::job::{Job, JobError, KeepAlive, Mode, Reply};
 
 /// Which backend models run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -132,6 +134,35 @@ impl Inference {
     /// As [`Inference::submit`], except that the length is not checked against the context.
     pub async fn count(&self, job: Job) -> Result<u64, JobError> {
         self.inner.count(job).await
+    }
+
+    /// Unit vectors of texts, one per text. A text longer than the model takes is cut. Dropping the future cancels
+    /// what has not been embedded yet.
+    ///
+    /// # Errors
+    /// [`JobError::EmbedderMissing`] when `model` means the embedder and it is not installed, and every refusal of
+    /// [`Inference::embed_request`].
+    pub async fn embed(&self, model: &str, texts: Vec<String>, lane: Lane) -> Result<Embedded, JobError> {
+        let model = model.to_owned();
+        let request =
+            EmbedRequest { model, mode: Mode::Local, texts, truncate: true, lane, keep_alive: None };
+        self.embed_request(request).await
+    }
+
+    /// As [`Inference::embed`], with every choice that a caller has.
+    ///
+    /// # Errors
+    /// [`JobError::ModelNotFound`], [`JobError::EmbedderMissing`], [`JobError::ModelUnusable`];
+    /// [`JobError::Invalid`] for a model that is no encoder, no texts, or more than [`MAX_TEXTS`] or
+    /// [`MAX_TEXT_BYTES`]; [`JobError::ContextLengthExceeded`] for a text that is too long and must not be cut;
+    /// [`JobError::Busy`] when too many texts wait; [`JobError::ShuttingDown`].
+    pub async fn embed_request(&self, request: EmbedRequest) -> Result<Embedded, JobError> {
+        self.inner.embed(request).await
+    }
+
+    /// The installed embedder, if there is one. Cheap: reads one small file.
+    pub fn embedder(&self) -> Option<EmbedderInfo> {
+        self.inner.embedder()
     }
 
     /// Every model that can be asked for, by name.
@@ -239,6 +270,13 @@ pub struct ModelEntry {
     pub digest: Option<String>,
     /// Seconds since 1970.
     pub modified: u64,
+}
+
+impl ModelEntry {
+    /// Whether this is the installed embedder: it makes vectors and writes no text.
+    pub fn is_embedder(&self) -> bool {
+        embed::is_embedder(self)
+    }
 }
 
 /// What a model's file says about itself.

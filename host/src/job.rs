@@ -209,6 +209,12 @@ pub enum JobError {
         /// The name asked for.
         model: String,
     },
+    /// The embedder is not installed.
+    #[error("`{model}`: no embedding model is installed; get it with `potluck pull embedder`")]
+    EmbedderMissing {
+        /// The name asked for.
+        model: String,
+    },
     /// The model is there but cannot be loaded.
     #[error("model `{model}` cannot be loaded: {reason}")]
     ModelUnusable {

@@ -3,21 +3,42 @@
 //! The log is the truth and every index can be rebuilt from it. [`Memory`] is the handle all surfaces hold; one
 //! writer owns the log, groups what arrives together into one flush, and acknowledges after it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+mod arrivals;
+mod digest;
+mod engine;
+mod handle;
+mod keeper;
+mod recall;
+mod show;
+mod table;
+mod writer;
+
+pub mod clock;
 pub mod embed;
+pub mod keyword;
+pub mod lexicon;
+pub mod log;
+pub mod passages;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod text;
+pub mod vectors;
 
 pub use embed::{Embedder, Lane};
 pub use record::{Draft, Kind, Millis, RecordId};
 pub use request::{
-    Briefing, Change, Explain, Filter, ForgetRequest, Forgotten, Found, ImportError, Imported, Item, ItemState,
-    RecallRequest, Recalled, Remembered, Stats,
+    Briefing, Change, Explain, Filter, ForgetRequest, Forgotten, Found, ImportError, Imported, Item,
+    ItemState, RecallRequest, Recalled, Remembered, Stats,
 };
 
 /// Why the memory refuses or fails. Every message says what happened, why, and what to do next.
@@ -49,6 +70,15 @@ pub enum MemoryError {
     /// The node is ending.
     #[error("the memory is closed because the node is shutting down")]
     Closed,
+    /// The log refused or failed.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+    /// A draft cannot be taken.
+    #[error(transparent)]
+    Draft(#[from] record::DraftError),
+    /// The text index failed.
+    #[error(transparent)]
+    Keyword(#[from] keyword::KeywordError),
     /// Another program holds the memory's folder.
     #[error("the memory in {path} is held by another node; stop it, or give this one another --home")]
     InUse {
@@ -63,20 +93,53 @@ pub enum MemoryError {
     },
 }
 
+impl MemoryError {
+    fn io(path: &Path, error: &io::Error) -> Self {
+        let reason = format!("{}: {error}", path.display());
+        if error.kind() == io::ErrorKind::StorageFull {
+            Self::Full { reason }
+        } else {
+            Self::Failed { reason }
+        }
+    }
+
+    /// The same refusal for each of several that waited for one write.
+    fn from_log(error: &log::LogError) -> Self {
+        match error {
+            log::LogError::Full { .. } => Self::Full { reason: error.to_string() },
+            _ => Self::Failed { reason: error.to_string() },
+        }
+    }
+}
+
 /// The handle to the memory of this node. Cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    inner: Arc<()>,
+    inner: Arc<handle::Inner>,
 }
 
 impl Memory {
+    /// Opens the memory in a folder, which is made when it is missing, and starts its threads. Must be called within
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// [`MemoryError::InUse`] when another process has it open, [`MemoryError::Log`] for a log of a newer version,
+    /// and failures of the disk.
+    pub async fn open(folder: PathBuf, embedder: Arc<dyn Embedder>) -> Result<Self, MemoryError> {
+        handle::Inner::open(folder, embedder).await.map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// Finishes what is being written and brings the indexes to disk.
+    pub async fn close(&self) {
+        self.inner.close().await;
+    }
+
     /// Writes a record; returns once it is on disk and recall finds it.
     ///
     /// # Errors
     /// [`MemoryError::Invalid`], [`MemoryError::Full`], [`MemoryError::Busy`], [`MemoryError::Closed`].
     pub async fn remember(&self, draft: Draft) -> Result<Remembered, MemoryError> {
-        let _ = (&self.inner, draft);
-        Err(MemoryError::Closed)
+        self.inner.remember(draft).await
     }
 
     /// Writes many records with few flushes: one result per draft, in order. At most 1,024 at once.
@@ -87,8 +150,7 @@ impl Memory {
         &self,
         drafts: Vec<Draft>,
     ) -> Result<Vec<Result<Remembered, MemoryError>>, MemoryError> {
-        let _ = drafts;
-        Err(MemoryError::Closed)
+        self.inner.remember_all(drafts).await
     }
 
     /// Takes lines of our own export back, ids, times, origins, signatures and vectors included: one result per
@@ -96,12 +158,8 @@ impl Memory {
     ///
     /// # Errors
     /// As [`Memory::remember_all`].
-    pub async fn restore(
-        &self,
-        lines: Vec<Value>,
-    ) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
-        let _ = lines;
-        Err(MemoryError::Closed)
+    pub async fn restore(&self, lines: Vec<Value>) -> Result<Vec<Result<bool, MemoryError>>, MemoryError> {
+        self.inner.restore(lines).await
     }
 
     /// Answers a question.
@@ -109,8 +167,7 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Invalid`], [`MemoryError::Closed`].
     pub async fn recall(&self, request: RecallRequest) -> Result<Recalled, MemoryError> {
-        let _ = request;
-        Err(MemoryError::Closed)
+        self.inner.recall(request).await
     }
 
     /// One version, with all versions of the same memory when `history` is set.
@@ -118,8 +175,7 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::NotFound`].
     pub async fn get(&self, id: RecordId, history: bool) -> Result<Found, MemoryError> {
-        let _ = history;
-        Err(MemoryError::NotFound { id })
+        self.inner.get(id, history).await
     }
 
     /// Writes a version that replaces `id`.
@@ -127,8 +183,7 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::NotFound`] and as [`Memory::remember`].
     pub async fn update(&self, id: RecordId, change: Change) -> Result<Remembered, MemoryError> {
-        let _ = change;
-        Err(MemoryError::NotFound { id })
+        self.inner.update(id, change).await
     }
 
     /// Forgets records, or says which would be forgotten.
@@ -136,8 +191,7 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::NotFound`], [`MemoryError::Invalid`] for an empty description, and as [`Memory::remember`].
     pub async fn forget(&self, request: ForgetRequest) -> Result<Forgotten, MemoryError> {
-        let _ = request;
-        Err(MemoryError::Closed)
+        self.inner.forget(request).await
     }
 
     /// The latest living records, newest first.
@@ -145,17 +199,19 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Closed`].
     pub async fn recent(&self, filter: Filter, limit: usize) -> Result<Vec<Item>, MemoryError> {
-        let _ = (filter, limit);
-        Err(MemoryError::Closed)
+        self.inner.recent(filter, limit).await
     }
 
     /// What an agent should know at the start of work on a project, within a token budget.
     ///
     /// # Errors
     /// [`MemoryError::Closed`].
-    pub async fn context(&self, project: Option<String>, budget_tokens: usize) -> Result<Briefing, MemoryError> {
-        let _ = (project, budget_tokens);
-        Err(MemoryError::Closed)
+    pub async fn context(
+        &self,
+        project: Option<String>,
+        budget_tokens: usize,
+    ) -> Result<Briefing, MemoryError> {
+        self.inner.context(project, budget_tokens).await
     }
 
     /// Counts and sizes.
@@ -163,19 +219,18 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Closed`].
     pub async fn stats(&self) -> Result<Stats, MemoryError> {
-        Err(MemoryError::Closed)
+        self.inner.stats().await
     }
 
     /// Every version with its provenance, oldest first, as the objects [`Memory::restore`] reads; with `vectors`,
     /// their embeddings too. Secrets are looked for again.
     pub fn export(&self, filter: Filter, vectors: bool) -> mpsc::Receiver<Result<Value, MemoryError>> {
-        let _ = (filter, vectors);
-        mpsc::channel(1).1
+        self.inner.export(filter, vectors)
     }
 
     /// Rebuilds every index from the log; the receiver gets (records done, records in all) as it goes and closes
     /// at the end.
     pub fn reindex(&self) -> mpsc::Receiver<Result<(u64, u64), MemoryError>> {
-        mpsc::channel(1).1
+        self.inner.reindex()
     }
 }

@@ -24,8 +24,8 @@ use crate::{
     config::{Config, ConfigError},
     dispatch::{Dispatcher, local::LocalProvider, provider::BoxFuture},
     inference::{
-        Counters, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
-        StoreError,
+        Counters, EmbedRequest, Embedded, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry,
+        PullError, PullProgress, StoreError,
     },
     job::{Job, JobError, KeepAlive, Reply},
     memory::Memory,
@@ -198,6 +198,17 @@ impl Desk for FrontDesk {
                 return Err(JobError::ShuttingDown);
             }
             self.dispatcher.submit(job).await
+        })
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embedded, JobError>> {
+        Box::pin(async move {
+            if !self.ready() {
+                return Err(JobError::ShuttingDown);
+            }
+            // The circle of every mode that is admitted holds this machine, and texts need go no further.
+            self.dispatcher.admits(request.mode)?;
+            self.inference.embed_request(request).await
         })
     }
 

@@ -314,8 +314,37 @@ impl Tokenizer {
         options: EncodeOptions,
         max_tokens: usize,
     ) -> Result<Vec<u32>, TokenizerError> {
-        vocab::within("length of the text", text.len() as u64, MAX_TEXT as u64)?;
         let mut out = Ids { ids: Vec::new(), limit: max_tokens };
+        self.fill(text, options, &mut out)?;
+        Ok(out.ids)
+    }
+
+    /// The ids of a text, cut to at most `max_tokens` with the end token in its place, and whether anything was
+    /// cut. The work is bounded by the limit and not by the text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooLarge`] for a text longer than [`MAX_TEXT`].
+    pub fn encode_cut(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        max_tokens: usize,
+    ) -> Result<(Vec<u32>, bool), TokenizerError> {
+        let mut out = Ids { ids: Vec::new(), limit: max_tokens };
+        match self.fill(text, options, &mut out) {
+            Ok(()) => return Ok((out.ids, false)),
+            Err(TokenizerError::TooManyTokens { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let end = self.end_token().filter(|_| options.add_special && self.add_eos);
+        out.ids.truncate(max_tokens.saturating_sub(usize::from(end.is_some())));
+        out.ids.extend(end.filter(|_| max_tokens > 0));
+        Ok((out.ids, true))
+    }
+
+    /// Appends the ids of a text; stops with an error beyond the limit, which leaves a little more than it.
+    fn fill(&self, text: &str, options: EncodeOptions, out: &mut Ids) -> Result<(), TokenizerError> {
+        vocab::within("length of the text", text.len() as u64, MAX_TEXT as u64)?;
         if options.add_special {
             out.ids.extend(self.bos().filter(|_| self.add_bos));
         }
@@ -327,16 +356,15 @@ impl Tokenizer {
                 out.check()
             }
             Part::Text(text) => match &self.model {
-                Model::Spm(spm) => spm.encode(&self.vocab, text, std::mem::take(&mut blank_due), &mut out),
-                Model::Bpe(bpe) => bpe.encode(&self.vocab, text, &mut out),
-                Model::WordPiece(wp) => wp.encode(self.roles.unk, text, &mut out),
+                Model::Spm(spm) => spm.encode(&self.vocab, text, std::mem::take(&mut blank_due), out),
+                Model::Bpe(bpe) => bpe.encode(&self.vocab, text, out),
+                Model::WordPiece(wp) => wp.encode(self.roles.unk, text, out),
             },
         })?;
         if options.add_special {
             out.ids.extend(self.end_token().filter(|_| self.add_eos));
         }
-        out.check()?;
-        Ok(out.ids)
+        out.check()
     }
 
     /// More tokens than this no text of `bytes` bytes can have.

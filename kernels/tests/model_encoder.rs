@@ -245,11 +245,11 @@ fn the_reference_is_candles() {
     }
 }
 
-/// Real weights, when POTLUCK_MINILM names the folder with `model.safetensors` and `config.json`.
+/// Real weights, when POTLUCK_TEST_MINILM names the folder with `model.safetensors` and `config.json`.
 #[test]
 fn the_real_minilm_is_candles() {
-    let Some(folder) = std::env::var_os("POTLUCK_MINILM").map(PathBuf::from) else {
-        println!("SKIPPED: POTLUCK_MINILM does not name a folder with the real weights");
+    let Some(folder) = std::env::var_os("POTLUCK_TEST_MINILM").map(PathBuf::from) else {
+        println!("SKIPPED: POTLUCK_TEST_MINILM does not name a folder with the real weights");
         return;
     };
     let reference = reference(&folder);

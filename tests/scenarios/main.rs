@@ -11,6 +11,7 @@
 mod bad_input;
 mod caches;
 mod common;
+mod embed;
 mod first_start;
 mod fuzz;
 mod golden;

@@ -18,7 +18,7 @@ use super::{
     pump::{self, Framing, Gone},
     time::unix_now,
 };
-use crate::inference::{PullError, PullProgress};
+use crate::inference::{ModelEntry, PullError, PullProgress};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -62,7 +62,18 @@ async fn status(State(api): State<Api>, Extension(caller): Extension<Caller>) ->
 
 async fn models(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Result<Json<Value>, OpenAi> {
     guard::admin_only(&caller)?;
-    Ok(Json(json!({"models": api.desk.models().await})))
+    let models: Vec<_> = api.desk.models().await.iter().map(listed).collect();
+    Ok(Json(json!({"models": models})))
+}
+
+/// A line of the listing: what is known without opening the file.
+fn listed(entry: &ModelEntry) -> Value {
+    let mut line = serde_json::to_value(entry).unwrap_or_default();
+    if let Some(map) = line.as_object_mut() {
+        let kind = if entry.is_embedder() { "embedding" } else { "text" };
+        map.insert("kind".into(), kind.into());
+    }
+    line
 }
 
 async fn details(

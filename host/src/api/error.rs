@@ -105,7 +105,9 @@ impl From<JobError> for ApiError {
     fn from(error: JobError) -> Self {
         let message = error.to_string();
         let (status, code) = match &error {
-            JobError::ModelNotFound { .. } => (StatusCode::NOT_FOUND, Some("model_not_found")),
+            JobError::ModelNotFound { .. } | JobError::EmbedderMissing { .. } => {
+                (StatusCode::NOT_FOUND, Some("model_not_found"))
+            }
             JobError::ModelUnusable { .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some("model_unusable")),
             JobError::ContextLengthExceeded { .. } => {
                 (StatusCode::BAD_REQUEST, Some("context_length_exceeded"))
@@ -118,7 +120,9 @@ impl From<JobError> for ApiError {
             JobError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error")),
         };
         let (param, retry_after) = match error {
-            JobError::ModelNotFound { .. } => (Some("model".to_owned()), None),
+            JobError::ModelNotFound { .. } | JobError::EmbedderMissing { .. } => {
+                (Some("model".to_owned()), None)
+            }
             JobError::ContextLengthExceeded { .. } => (Some("messages".to_owned()), None),
             JobError::Invalid { field, .. } => (Some(field), None),
             JobError::Busy { retry_after, .. } => (None, Some(retry_after.as_secs().max(1))),

@@ -1,4 +1,4 @@
-//! Ollama's surface: `/api/generate`, `/api/chat`, and the management of models.
+//! Ollama's surface: `/api/generate`, `/api/chat`, `/api/embed`, and the management of models.
 
 use axum::{
     Json, Router,
@@ -21,6 +21,7 @@ use super::{
 use crate::job::{FinishReason, Format, KeepAlive, Mode, Usage};
 
 mod answer;
+mod embed;
 mod manage;
 mod summary;
 
@@ -39,16 +40,11 @@ pub(super) fn routes() -> Router<Api> {
         .route("/api/version", get(manage::version))
         .route("/api/pull", on_post(manage::pull))
         .route("/api/delete", axum::routing::delete(manage::delete).post(manage::delete))
-        .route("/api/embed", post(no_embedder))
-        .route("/api/embeddings", post(no_embedder))
+        .route("/api/embed", on_post(embed::embed))
+        .route("/api/embeddings", on_post(embed::embeddings))
         .route("/api/create", post(not_offered))
         .route("/api/copy", post(not_offered))
         .route("/api/push", post(not_offered))
-}
-
-async fn no_embedder() -> Ollama {
-    let message = "this node has no embedding model yet; ask /api/chat or /api/generate";
-    Ollama(ApiError::new(StatusCode::NOT_IMPLEMENTED, message))
 }
 
 async fn not_offered(request: Request) -> Ollama {

@@ -1,4 +1,4 @@
-//! OpenAI's surface: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+//! OpenAI's surface: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/models`.
 //!
 //! Fields that OpenAI does not know are ignored, as its clients expect; wrong types and ranges of those it
 //! does know are refused with the field's name.
@@ -6,12 +6,11 @@
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::StatusCode,
     routing::get,
 };
 use serde_json::{Value, json};
 
-use super::{Api, ApiError, error::OpenAi, on_post};
+use super::{Api, error::OpenAi, on_post};
 use crate::{
     inference::ModelEntry,
     job::{FinishReason, TokenLogprob, Usage},
@@ -19,6 +18,7 @@ use crate::{
 
 mod chat;
 mod completions;
+mod embeddings;
 mod request;
 
 pub(super) use request::keep_alive;
@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/v1/chat/completions", on_post(chat::create))
         .route("/v1/completions", on_post(completions::create))
-        .route("/v1/embeddings", on_post(embeddings))
+        .route("/v1/embeddings", on_post(embeddings::create))
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
 }
@@ -47,11 +47,6 @@ async fn model(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Va
 
 fn describe(entry: &ModelEntry) -> Value {
     json!({"id": entry.name, "object": "model", "created": entry.modified, "owned_by": "potluck"})
-}
-
-async fn embeddings() -> OpenAi {
-    let message = "this node has no embedding model yet; ask /v1/chat/completions or /v1/completions";
-    OpenAi(ApiError::new(StatusCode::NOT_IMPLEMENTED, message).code("embeddings_unavailable"))
 }
 
 /// OpenAI's `usage` over all choices. `prompts` holds the usage of one choice of each prompt.

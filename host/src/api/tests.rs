@@ -14,6 +14,7 @@ use super::*;
 use crate::{config::ApiKey, job::Input};
 use fake::Fake;
 
+mod embeddings;
 mod fake;
 
 struct Bench {
@@ -327,7 +328,10 @@ async fn ollamas_errors_are_one_string() {
         ("/api/generate", json!({"model": "m", "prompt": "x", "images": ["aGk="]}), 400),
         ("/api/generate", json!({"model": "m", "prompt": "x", "suffix": "y"}), 400),
         ("/api/show", json!({"model": "absent"}), 404),
-        ("/api/embed", json!({"model": "m", "input": "x"}), 501),
+        ("/api/embed", json!({"model": "absent", "input": "x"}), 404),
+        ("/api/embed", json!({"model": "long", "input": "x", "truncate": false}), 400),
+        ("/api/embed", json!({"model": "m", "input": [1]}), 400),
+        ("/api/embeddings", json!({"model": "m", "prompt": 1}), 400),
         ("/api/nothing", json!({}), 404),
     ] {
         let (got, answer) = bench.posted(path, body).await;

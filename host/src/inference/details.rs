@@ -7,6 +7,8 @@ use serde_json::{Map, Value as Json};
 
 use super::{ModelDetails, ModelEntry};
 
+/// The capability of encoders.
+pub(super) const EMBEDDING: &str = "embedding";
 /// Longest text shown as metadata, in bytes.
 const MAX_TEXT: usize = 2048;
 
@@ -20,7 +22,7 @@ pub(super) fn read(entry: ModelEntry, gguf: &Gguf) -> ModelDetails {
     let parameters = gguf.tensors().iter().map(|t| t.elements() as u64).sum();
     let mut capabilities = Vec::new();
     if architecture.contains("bert") {
-        capabilities.push("embedding".to_owned());
+        capabilities.push(EMBEDDING.to_owned());
     } else {
         capabilities.push("completion".to_owned());
         if template.as_deref().is_some_and(|t| t.contains("tools")) {

@@ -16,6 +16,7 @@ use super::{
     caches::CacheRoots,
     counters::{Cells, add},
     details,
+    embed::{self, EmbedRequest, Embedded, EmbedderInfo, Embeds},
     engine::{self, Files, Loader},
     keeper::Keeper,
     prepare::Prepared,
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     node: String,
     store: Arc<Store>,
     keeper: Arc<Keeper>,
+    embeds: Embeds,
     cells: Arc<Cells>,
     puller: Arc<Puller>,
     stop: watch::Sender<bool>,
@@ -52,6 +54,7 @@ impl Inner {
         roots: Option<CacheRoots>,
     ) -> Result<Arc<Self>, StoreError> {
         let (home, models) = (config.home.clone(), config.models.clone());
+        let embeds = Embeds::new(config.device, config.threads);
         let store = blocking(move || Store::open(&home, &models, roots)).await?;
         let cells = Arc::new(Cells::default());
         let shared = Shared {
@@ -67,6 +70,7 @@ impl Inner {
         Ok(Arc::new(Self {
             node: config.node,
             keeper,
+            embeds,
             cells,
             puller: Arc::new(Puller::from_env(store.clone(), config.offline)),
             store,
@@ -87,7 +91,7 @@ impl Inner {
 
     async fn start(&self, job: Job) -> Result<Reply, JobError> {
         let submitted = Instant::now();
-        let entry = self.find(&job.model).await?;
+        let entry = self.find_writer(&job.model).await?;
         let job = Arc::new(job);
         // A second try when the engine broke between being found and being given the job.
         for _ in 0..2 {
@@ -121,13 +125,52 @@ impl Inner {
     }
 
     pub(super) async fn count(&self, job: Job) -> Result<u64, JobError> {
-        let entry = self.find(&job.model).await?;
+        let entry = self.find_writer(&job.model).await?;
         let (runner, _lease, _) = self.keeper.acquire(&entry, job.keep_alive).await?;
         runner.frontend.blocking(move |f| f.tokens(&job, usize::MAX).map(|tokens| tokens.len() as u64)).await
     }
 
+    pub(super) async fn embed(&self, request: EmbedRequest) -> Result<Embedded, JobError> {
+        add(&self.cells.requests, 1);
+        let result = match self.find(&request.model).await {
+            Ok(entry) => self.embeds.embed(entry, request).await,
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(done) => {
+                add(&self.cells.completed, 1);
+                add(&self.cells.prompt_tokens, usize::try_from(done.tokens).unwrap_or(usize::MAX));
+            }
+            Err(JobError::Busy { .. }) => add(&self.cells.busy, 1),
+            Err(_) => add(&self.cells.refused, 1),
+        }
+        result
+    }
+
+    pub(super) fn embedder(&self) -> Option<EmbedderInfo> {
+        let installed = self.store.embedder()?;
+        let (dims, model_id) = (installed.dims, installed.model_id());
+        Some(EmbedderInfo { name: embed::NAME.into(), dims, model_id })
+    }
+
+    /// A model that writes text.
+    async fn find_writer(&self, name: &str) -> Result<ModelEntry, JobError> {
+        let entry = self.find(name).await?;
+        if entry.is_embedder() {
+            let reason = format!(
+                "`{}` makes vectors, it writes no text; ask /v1/embeddings or /api/embed, or name another model",
+                entry.name
+            );
+            return Err(JobError::Invalid { field: "model".into(), reason });
+        }
+        Ok(entry)
+    }
+
     async fn find(&self, name: &str) -> Result<ModelEntry, JobError> {
         self.resolve(name).await.map_err(|error| match error {
+            StoreError::NotFound { name } if embed::is_alias(&name) => {
+                JobError::EmbedderMissing { model: name }
+            }
             StoreError::NotFound { name } => JobError::ModelNotFound { model: name },
             StoreError::Ambiguous { .. } => {
                 JobError::Invalid { field: "model".into(), reason: error.to_string() }
@@ -148,31 +191,42 @@ impl Inner {
 
     pub(super) async fn show(&self, name: &str) -> Result<ModelDetails, StoreError> {
         let entry = self.resolve(name).await?;
-        blocking(move || match engine::open(&entry) {
-            Ok(gguf) => Ok(details::read(entry, &gguf)),
-            Err(reason) => Err(StoreError::Unreadable { name: entry.name, reason }),
+        blocking(move || {
+            let name = entry.name.clone();
+            let details = if entry.is_embedder() {
+                embed::describe(entry)
+            } else {
+                engine::open(&entry).map(|gguf| details::read(entry, &gguf))
+            };
+            details.map_err(|reason| StoreError::Unreadable { name, reason })
         })
         .await
     }
 
     pub(super) fn loaded(&self) -> Vec<LoadedModel> {
-        self.keeper.runners().iter().map(|r| r.describe()).collect()
+        let mut loaded: Vec<_> = self.keeper.runners().iter().map(|r| r.describe()).collect();
+        loaded.extend(self.embeds.loaded());
+        loaded
     }
 
     pub(super) async fn load(&self, name: &str, keep: Option<KeepAlive>) -> Result<Duration, JobError> {
         let entry = self.find(name).await?;
+        if entry.is_embedder() {
+            return self.embeds.load(entry, keep).await;
+        }
         self.keeper.acquire(&entry, keep).await.map(|(_, _, time)| time)
     }
 
     pub(super) async fn unload(&self, name: &str) -> Result<bool, JobError> {
         let entry = self.find(name).await?;
-        Ok(self.keeper.unload(&entry))
+        Ok(self.keeper.unload(&entry) | self.embeds.unload(&entry).await)
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), StoreError> {
         let (store, name) = (self.store.clone(), name.to_owned());
         let entry = blocking(move || store.remove(&name)).await?;
         self.keeper.unload(&entry);
+        self.embeds.unload(&entry).await;
         Ok(())
     }
 
@@ -203,7 +257,7 @@ impl Inner {
 
     pub(super) async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(true);
-        self.keeper.shutdown(grace).await;
+        tokio::join!(self.keeper.shutdown(grace), self.embeds.shutdown(grace));
     }
 }
 

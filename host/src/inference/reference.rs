@@ -26,7 +26,7 @@ pub enum PullReference {
 /// A reference that cannot be pulled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{reference}` cannot be pulled: {reason}; give hf.co/USER/REPO[:QUANT] or the https address of a .gguf file"
+    "`{reference}` cannot be pulled: {reason}; give hf.co/USER/REPO[:QUANT], the https address of a .gguf file, or `embedder`"
 )]
 pub struct ReferenceError {
     /// What was asked for.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ModelEntry, Origin, builtin,
     caches::{CacheRoots, modified},
-    quant,
+    embed, quant,
 };
 
 /// How long a listing is used before folders are looked at again.
@@ -115,6 +115,7 @@ impl Store {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).map_err(|e| StoreError::io(&folder, &e))?;
         }
+        embed::Installed::adopt(&embed::Installed::folder(&root), now());
         let given = models.iter().filter_map(|word| given(word).transpose()).collect::<Result<_, _>>()?;
         Ok(Self { root, given, caches, listing: Mutex::new(None), meant: Mutex::default() })
     }
@@ -125,6 +126,20 @@ impl Store {
 
     pub(super) fn blob(&self, digest: &str) -> PathBuf {
         self.root.join("blobs").join(format!("sha256-{digest}"))
+    }
+
+    /// The folder of the embedder.
+    pub(super) fn embedder_folder(&self) -> PathBuf {
+        embed::Installed::folder(&self.root)
+    }
+
+    /// The installed embedder.
+    pub(super) fn embedder(&self) -> Option<embed::Installed> {
+        embed::Installed::read(&self.embedder_folder())
+    }
+
+    fn embedder_entry(&self) -> Option<ModelEntry> {
+        self.embedder()?.entry(&self.embedder_folder())
     }
 
     fn manifest(&self, name: &str) -> PathBuf {
@@ -171,6 +186,7 @@ impl Store {
         }
         let mut all: Vec<ModelEntry> = self.given.iter().map(|(_, e)| e.clone()).collect();
         all.extend(built_in());
+        all.extend(self.embedder_entry());
         all.extend(self.manifests().into_iter().map(|(_, e)| e));
         if let Some(caches) = &self.caches {
             all.extend(caches.find());
@@ -235,6 +251,11 @@ impl Store {
         if let Some((_, entry)) = self.given.iter().find(|(word, _)| word == name) {
             return Ok(entry.clone());
         }
+        if embed::is_alias(name)
+            && let Some(entry) = self.embedder_entry()
+        {
+            return Ok(entry);
+        }
         choose(name, &self.list())
     }
 
@@ -245,6 +266,12 @@ impl Store {
         if entry.origin != Origin::Store {
             let owner = owner(entry.origin);
             return Err(StoreError::NotOurs { name: entry.name.clone(), owner, path: path() });
+        }
+        if entry.is_embedder() {
+            let folder = self.embedder_folder();
+            fs::remove_dir_all(&folder).map_err(|e| StoreError::io(&folder, &e))?;
+            self.forget();
+            return Ok(entry);
         }
         let manifest = self.manifest(&entry.name);
         fs::remove_file(&manifest).map_err(|e| StoreError::io(&manifest, &e))?;

@@ -1,67 +1,33 @@
-//! What a memory is made of.
-use std::{fmt, str::FromStr};
+//! What the memory is made of: immutable versions of records, signed by the machine that wrote them.
+//!
+//! A version is never changed. Writing a record again makes a new version that *supersedes* the old one;
+//! forgetting makes a version without text, a *tombstone*. What is signed is the header and a hash of the text,
+//! not the text: it can be erased later (a hard forget) while everyone can still check who wrote the header.
+//! The embedding of a version is an entry of its own, signed in the same way, so that machines with another
+//! model can make their own and drop ours.
+//!
+//! The bytes are the same on every machine: a byte for the format, one for the kind of entry, the sequence, then
+//! CBOR in exactly one possible form. [`Entry::decode`] refuses anything else.
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+mod draft;
+mod entry;
+mod id;
+mod kind;
+mod signer;
+#[cfg(test)]
+mod tests;
+mod time;
+mod vectors;
+mod version;
 
-/// What sort of memory a record is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Something that is so.
-    #[default]
-    Fact,
-    /// Something that was decided.
-    Decision,
-    /// Something to do.
-    Task,
-    /// Where to look something up.
-    Reference,
-    /// How somebody likes things.
-    Preference,
-}
-
-/// A version's id, a UUIDv7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RecordId(pub Uuid);
-
-impl fmt::Display for RecordId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for RecordId {
-    type Err = uuid::Error;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text).map(Self)
-    }
-}
-
-/// Milliseconds since the Unix epoch; RFC 3339 in JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Millis(pub i64);
-
-/// What a caller wants remembered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Draft {
-    /// The text.
-    pub content: String,
-    /// What sort of memory it is.
-    pub kind: Kind,
-    /// Its project.
-    pub project: Option<String>,
-    /// Its tags.
-    pub tags: Vec<String>,
-    /// When what it tells happened.
-    pub occurred_at: Option<Millis>,
-    /// When it stops being true.
-    pub valid_until: Option<Millis>,
-    /// Versions it replaces.
-    pub supersedes: Vec<RecordId>,
-    /// The agent that writes it.
-    pub source: Option<String>,
-}
+pub use draft::{
+    Draft, DraftError, MAX_BODY, MAX_NAME, MAX_SUPERSEDES, MAX_TAG, MAX_TAGS, body_hash, normalise,
+};
+pub use entry::{CodecError, ENTRY_FORMAT, Entry, EntryError, Peek, VerifyError};
+pub use entry::{MAX_ENTRY, MIN_ENTRY};
+pub use id::{Digest, IdError, NodeId, RecordId, Signature};
+pub use kind::{Kind, KindError};
+pub use signer::{Signer, SignerError};
+pub use time::{Millis, TimeError};
+pub use vectors::{MAX_DIMS, MAX_MODEL, MAX_ROWS, Row, Vectors};
+pub use version::{Context, Forget, Header, MAX_REASON, Tombstone, Version};

@@ -23,6 +23,7 @@ const USAGE: Usage = Usage {
 pub(super) struct Fake {
     pub(super) dropped: Arc<tokio::sync::Notify>,
     pub(super) jobs: std::sync::Mutex<Vec<Job>>,
+    pub(super) embeds: std::sync::Mutex<Vec<EmbedRequest>>,
 }
 
 impl Fake {
@@ -93,6 +94,26 @@ impl Desk for Fake {
                 let _ = sender.send(Ok(Event::Done { reason: FinishReason::Stop, usage: USAGE })).await;
             });
             Ok(reply)
+        })
+    }
+
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'_, Result<Embedded, JobError>> {
+        Box::pin(async move {
+            let model = request.model.clone();
+            match model.as_str() {
+                "absent" => return Err(JobError::EmbedderMissing { model }),
+                _ if request.mode != Mode::Local => {
+                    return Err(JobError::ModeUnavailable { mode: request.mode, reason: "no pool".into() });
+                }
+                "long" if !request.truncate => {
+                    return Err(JobError::ContextLengthExceeded { model, needed: 300, available: 256 });
+                }
+                _ => {}
+            }
+            let vectors: Vec<_> = request.texts.iter().map(|t| vec![t.len() as f32, 3.0, 4.0]).collect();
+            let tokens = 5 * vectors.len() as u64;
+            self.embeds.lock().unwrap().push(request);
+            Ok(Embedded { model, dims: 3, vectors, tokens, cut: 0, load: Duration::from_millis(1) })
         })
     }
 

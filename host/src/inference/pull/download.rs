@@ -16,12 +16,10 @@ use tokio::{
 
 use super::{
     Progress, PullError, Target,
-    hub::{Failure, Web, describe},
+    hub::{Failure, Web, describe, shown},
 };
 use crate::inference::{PullProgress, StoreError};
 
-/// Longest file, in bytes, when nobody says how long it is.
-const MAX_SIZE: u64 = 1 << 40;
 /// Disk space left free for others, in bytes.
 const SPARE: u64 = 64 << 20;
 /// How often progress is reported.
@@ -65,7 +63,7 @@ impl Download<'_> {
     }
 
     fn address(&self) -> String {
-        self.target.url.split('?').next().unwrap_or_default().to_owned()
+        shown(&self.target.url)
     }
 
     async fn have(&self) -> u64 {
@@ -165,7 +163,7 @@ impl Download<'_> {
         total: Option<u64>,
     ) -> Result<End, PullError> {
         let mut file = self.open(start).await?;
-        let most = total.unwrap_or(MAX_SIZE);
+        let most = total.unwrap_or(u64::MAX).min(self.target.size.unwrap_or(self.target.most));
         let mut have = start;
         let mut reported: Option<Instant> = None;
         let end = loop {
@@ -174,10 +172,13 @@ impl Download<'_> {
                 Ok(None) => break None,
                 Err(error) => break Some(describe(&error)),
             };
-            if have == 0 && chunk.len() >= 4 && !chunk.starts_with(b"GGUF") {
+            let magic = self.target.magic;
+            if have == 0 && chunk.len() >= magic.len() && !chunk.starts_with(magic) {
                 drop(file);
                 self.discard().await?;
-                let reason = "it does not start with \"GGUF\"; the address may lead to a web page".into();
+                let magic = magic.escape_ascii();
+                let reason =
+                    format!("it does not start with \"{magic}\"; the address may lead to a web page");
                 return Err(PullError::NotAModel { file: self.target.file.clone(), reason });
             }
             if have + chunk.len() as u64 > most {

@@ -6,7 +6,7 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-use super::{PullError, PullReference, Settings, Target, quant};
+use super::{GGUF, MAX_SIZE, PullError, PullReference, Settings, Target, quant};
 
 /// Largest list of files, in bytes.
 const MAX_LIST: usize = 16 << 20;
@@ -68,11 +68,10 @@ impl Web {
         version: Option<&str>,
     ) -> Result<Response, Failure> {
         let protocol = |url: &Url, reason: &str| {
-            Failure::Final(PullError::Protocol { url: shown(url), reason: reason.to_owned() })
+            Failure::Final(PullError::Protocol { url: shown(url.as_str()), reason: reason.to_owned() })
         };
-        let mut at = Url::parse(url).map_err(|e| {
-            Failure::Final(PullError::Protocol { url: url.to_owned(), reason: e.to_string() })
-        })?;
+        let mut at = Url::parse(url)
+            .map_err(|e| Failure::Final(PullError::Protocol { url: shown(url), reason: e.to_string() }))?;
         for _ in 0..MAX_HOPS {
             let mut headers = HeaderMap::new();
             if let Some(token) =
@@ -120,6 +119,8 @@ impl Web {
                     source: url.clone(),
                     size: None,
                     digest: None,
+                    magic: GGUF,
+                    most: MAX_SIZE,
                 })
             }
             PullReference::Hub { user, repo, quant } => {
@@ -133,6 +134,8 @@ impl Web {
                     source: format!("hf.co/{user}/{repo}/{}", file.path),
                     size: file.lfs.as_ref().map(|l| l.size).or(file.size),
                     digest: file.lfs.as_ref().and_then(|l| crate::inference::caches::digest_of(&l.oid)),
+                    magic: GGUF,
+                    most: MAX_SIZE,
                 })
             }
         }
@@ -140,16 +143,18 @@ impl Web {
 
     async fn list(&self, user: &str, repo: &str) -> Result<Vec<Listed>, PullError> {
         let url = format!("{}/api/models/{user}/{repo}/tree/main?recursive=true", self.settings.endpoint);
+        let bytes = self.page(&url).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| PullError::Protocol { url, reason: format!("no list of files: {e}") })
+    }
+
+    /// A small page, asked for again when the server hiccups.
+    pub(super) async fn page(&self, url: &str) -> Result<Vec<u8>, PullError> {
         let mut tries = 0;
         loop {
-            let failure = match self.get(&url, None, None).await {
+            let failure = match self.get(url, None, None).await {
                 Ok(response) => match self.body(response).await {
-                    Ok(bytes) => {
-                        return serde_json::from_slice(&bytes).map_err(|e| PullError::Protocol {
-                            url,
-                            reason: format!("no list of files: {e}"),
-                        });
-                    }
+                    Ok(bytes) => return Ok(bytes),
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
@@ -159,7 +164,9 @@ impl Web {
                 Failure::Again(_, wait) if tries < self.settings.tries.min(4) => {
                     tokio::time::sleep(wait.unwrap_or(self.settings.pause * tries)).await;
                 }
-                Failure::Again(reason, _) => return Err(PullError::Network { url, reason, completed: 0 }),
+                Failure::Again(reason, _) => {
+                    return Err(PullError::Network { url: shown(url), reason, completed: 0 });
+                }
                 Failure::Final(error) => return Err(error),
             }
         }
@@ -167,7 +174,7 @@ impl Web {
 
     /// A whole body up to [`MAX_LIST`].
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
-        let url = shown(response.url());
+        let url = shown(response.url().as_str());
         let mut bytes = Vec::new();
         loop {
             match response.chunk().await {
@@ -183,11 +190,17 @@ impl Web {
     }
 }
 
-/// An address without its query, which may hold signatures.
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
+/// An address without its query, which may hold signatures, and without name and password.
+pub(super) fn shown(url: &str) -> String {
+    let bare = url.split(['?', '#']).next().unwrap_or_default();
+    match bare.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.split('/').next().unwrap_or_default();
+            let after = host.rsplit_once('@').map_or(0, |(user, _)| user.len() + 1);
+            format!("{scheme}://{}", rest.get(after..).unwrap_or_default())
+        }
+        None => bare.to_owned(),
+    }
 }
 
 /// An error with its causes, without the address.
@@ -223,7 +236,7 @@ fn refuse(response: Response, url: &Url) -> Result<Response, Failure> {
         }
         status => {
             let reason = format!("status {status}");
-            Err(Failure::Final(PullError::Protocol { url: shown(url), reason }))
+            Err(Failure::Final(PullError::Protocol { url: shown(url.as_str()), reason }))
         }
     }
 }

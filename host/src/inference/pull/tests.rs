@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 
+mod embedder;
+
 /// What the server does with a download.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
@@ -200,6 +202,7 @@ async fn bench(with_digest: bool) -> Bench {
     let settings = Settings {
         endpoint: urls[0].clone(),
         token: Some("hf_secret".into()),
+        index: format!("{}/simple", urls[0]),
         offline: false,
         connect: Duration::from_secs(5),
         silence: Duration::from_secs(5),

@@ -1,0 +1,451 @@
+//! All that is in memory and on disk, and how an entry of the log enters it.
+//!
+//! [`Engine::open`] reads the log once and brings every index up to it: an index that is missing, damaged or of
+//! another version is rebuilt from the log, which is said in [`Engine::repairs`].
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    MemoryError,
+    arrivals::Arrivals,
+    clock::{Clock, Stamp},
+    digest::{Digested, digest},
+    embed::Embedder,
+    keyword::Keyword,
+    lexicon::{Lexicon, Segment},
+    log::{Location, Log, Options, Reader, Recovery},
+    record::{Entry, NodeId, RecordId, Signer, Vectors, Version},
+    table::{Parts, Table},
+    text::Analyzer,
+    vectors::Store,
+};
+
+/// What recall reads and the writer changes.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) table: Table,
+    /// Terms of whole records; its units are ordinals.
+    pub(super) records: Lexicon,
+    /// Terms of passages; its units are passage numbers.
+    pub(super) passages: Lexicon,
+    /// Vectors by piece number, once it is known which model they are of.
+    pub(super) vectors: Option<Store>,
+    /// The model the vectors are of.
+    pub(super) model: Option<String>,
+    /// Ordinals that have all their vectors.
+    pub(super) embedded: roaring::RoaringBitmap,
+    /// Audit: secrets removed by kind, since the node started.
+    pub(super) redactions: BTreeMap<String, u64>,
+}
+
+/// Everything the memory consists of, shared by its threads.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) folder: PathBuf,
+    pub(super) state: RwLock<State>,
+    pub(super) reader: Reader,
+    pub(super) keyword: RwLock<Arc<Keyword>>,
+    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) node: NodeId,
+    pub(super) repairs: Vec<String>,
+    pub(super) log_bytes: AtomicU64,
+}
+
+/// What only the writer holds.
+#[derive(Debug)]
+pub(super) struct Pen {
+    pub(super) log: Log,
+    pub(super) clock: Clock,
+    pub(super) signer: Signer,
+    pub(super) arrivals: Arrivals,
+}
+
+/// Where things lie under the memory's folder.
+pub(super) fn path(folder: &Path, part: Part) -> PathBuf {
+    match part {
+        Part::Log => folder.join("log"),
+        Part::Index => folder.join("index"),
+        Part::Arrivals => folder.join("index/arrivals"),
+        Part::Records => folder.join("index/records.words"),
+        Part::Passages => folder.join("index/passages.words"),
+        Part::Text => folder.join("index/text"),
+        Part::Vectors => folder.join("index/vectors"),
+        Part::Key => folder.join("node.key"),
+    }
+}
+
+/// A part of the memory's folder.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    Log,
+    Index,
+    Arrivals,
+    Records,
+    Passages,
+    Text,
+    Vectors,
+    Key,
+}
+
+impl Engine {
+    /// Opens the memory in `folder`.
+    pub(super) fn open(folder: &Path, embedder: Arc<dyn Embedder>) -> Result<(Self, Pen), MemoryError> {
+        fs::create_dir_all(folder).map_err(|error| MemoryError::io(folder, &error))?;
+        let (log, recovery) = Log::open(&path(folder, Part::Log), Options::default())?;
+        let signer = Signer::load_or_create(&path(folder, Part::Key))
+            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        let mut repairs = describe(&recovery);
+        let opened = match Opening::begin(folder, embedder.model())? {
+            Some(opening) => opening.read(&log)?,
+            None => None,
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                let fresh = recovery.entries == 0;
+                if !fresh {
+                    repairs.push("the indexes did not fit the log and were rebuilt from it".into());
+                }
+                wipe(folder)?;
+                let opening = Opening::begin(folder, embedder.model())?.ok_or_else(mismatch)?;
+                opening.read(&log)?.ok_or_else(mismatch)?
+            }
+        };
+        repairs.extend(opened.repairs);
+        let engine = Self {
+            folder: folder.to_owned(),
+            state: RwLock::new(opened.state),
+            reader: log.reader(),
+            keyword: RwLock::new(Arc::new(opened.keyword)),
+            embedder,
+            node: signer.node(),
+            repairs,
+            log_bytes: AtomicU64::new(folder_bytes(&path(folder, Part::Log))),
+        };
+        let pen = Pen { clock: Clock::starting_at(opened.last), log, signer, arrivals: opened.arrivals };
+        Ok((engine, pen))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn keyword(&self) -> Arc<Keyword> {
+        Arc::clone(&self.keyword.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The version at a place in the log.
+    pub(super) fn version(&self, place: Location) -> Result<Version, MemoryError> {
+        match self.reader.read_at(place)? {
+            Entry::Version(version) => Ok(*version),
+            Entry::Vectors(_) => {
+                Err(MemoryError::Failed { reason: "an entry is not where it should be".into() })
+            }
+        }
+    }
+
+    /// The version with this ordinal.
+    pub(super) fn version_of(&self, ordinal: u32) -> Result<Version, MemoryError> {
+        let place = self.read().table.row(ordinal).and_then(|row| row.place);
+        self.version(place.ok_or_else(|| MemoryError::Failed { reason: "a version has no place".into() })?)
+    }
+}
+
+impl State {
+    /// Takes a new version in; its ordinal.
+    pub(super) fn add(&mut self, version: &Version, place: Location, digested: &Digested) -> u32 {
+        let ordinal = self.table.reserve(version.header.id, digested.parts);
+        self.index(ordinal, digested);
+        self.table.fill(ordinal, &version.header, place, version.body.is_none());
+        ordinal
+    }
+
+    /// Adds the postings of a version that they lack.
+    fn index(&mut self, ordinal: u32, digested: &Digested) {
+        if self.records.units() == ordinal {
+            self.records.push(ordinal, &digested.record);
+        }
+        let Some(first) = self.table.row(ordinal).map(|row| row.first_passage) else { return };
+        for (passage, counts) in (first..).zip(&digested.passages) {
+            if self.passages.units() == passage {
+                self.passages.push(passage, counts);
+            }
+        }
+    }
+
+    /// Takes the vectors of a version in, unless they are of another model or of another split.
+    pub(super) fn embed(&mut self, vectors: &Vectors) {
+        let Some((ordinal, row)) = self.table.by_id(vectors.version) else { return };
+        let (first, pieces, erased) = (row.first_piece, row.parts.pieces, row.erased);
+        let (Some(rows), Some(store)) = (&vectors.rows, &mut self.vectors) else { return };
+        if erased || self.model.as_deref() != Some(&vectors.model) || rows.len() != usize::from(pieces) {
+            return;
+        }
+        if self.embedded.contains(ordinal) {
+            return;
+        }
+        for (piece, row) in (first..).zip(rows) {
+            if !store.contains(piece) && store.push(piece, &row.values, row.scale).is_err() {
+                return;
+            }
+        }
+        self.embedded.insert(ordinal);
+    }
+
+    /// Standing records that wait for vectors of the current model.
+    pub(super) fn pending(&self) -> u64 {
+        if self.vectors.is_some() {
+            self.table.live().len() - self.table.live().intersection_len(&self.embedded)
+        } else {
+            0
+        }
+    }
+
+    /// Starts to use a model's vectors; those that the log has are read again by the caller.
+    pub(super) fn use_model(&mut self, model: &str, store: Store) {
+        self.model = Some(model.to_owned());
+        self.vectors = Some(store);
+        self.embedded.clear();
+    }
+}
+
+/// The indexes as they lie on disk, before the log has been read.
+struct Opening {
+    folder: PathBuf,
+    state: State,
+    keyword: Keyword,
+    arrivals: Arrivals,
+    repairs: Vec<String>,
+    known: u32,
+}
+
+/// The indexes up to date with the log.
+struct Opened {
+    state: State,
+    keyword: Keyword,
+    arrivals: Arrivals,
+    repairs: Vec<String>,
+    last: Stamp,
+}
+
+impl Opening {
+    /// Opens every index; `None` when they do not fit each other and must be rebuilt.
+    fn begin(folder: &Path, model: Option<String>) -> Result<Option<Self>, MemoryError> {
+        fs::create_dir_all(path(folder, Part::Index)).map_err(|error| MemoryError::io(folder, &error))?;
+        let file = path(folder, Part::Arrivals);
+        let (arrivals, known) = Arrivals::open(&file).map_err(|error| MemoryError::io(&file, &error))?;
+        let mut repairs = Vec::new();
+        let mut state = State::default();
+        for (id, parts) in &known {
+            state.table.reserve(*id, *parts);
+        }
+        for (lexicon, part) in [(&mut state.records, Part::Records), (&mut state.passages, Part::Passages)] {
+            let file = path(folder, part);
+            match file.exists().then(|| Segment::open(&file)) {
+                Some(Ok(segment)) => *lexicon = Lexicon::with_segment(Some(segment)),
+                Some(Err(error)) => repairs.push(format!("{error}; rebuilt from the log")),
+                None => {}
+            }
+        }
+        let (records, passages) = (state.table.len(), state.table.passages());
+        if state.records.units() > records || state.passages.units() > passages {
+            return Ok(None);
+        }
+        let text = path(folder, Part::Text);
+        let keyword = match Keyword::open(&text) {
+            Ok(keyword) if keyword.next() <= records => keyword,
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                repairs.push(format!("{error}; rebuilt from the log"));
+                fs::remove_dir_all(&text).map_err(|error| MemoryError::io(&text, &error))?;
+                Keyword::open(&text)?
+            }
+        };
+        if let Some(model) = model {
+            state.use_model(&model, open_vectors(folder, &model, &mut repairs)?);
+        }
+        Ok(Some(Self { folder: folder.to_owned(), state, keyword, arrivals, repairs, known: records }))
+    }
+
+    /// Reads the log; `None` when the indexes know of versions that it does not have.
+    fn read(mut self, log: &Log) -> Result<Option<Opened>, MemoryError> {
+        let mut analyzer = Analyzer::default();
+        let mut last = Stamp::ZERO;
+        let mut late: BTreeMap<u32, Digested> = BTreeMap::new();
+        let mut vectors: Vec<(RecordId, Location)> = Vec::new();
+        let mut failed = None;
+        log.for_each(None, 0, |place, entry| {
+            last = last.max(entry.stamp());
+            match entry {
+                Entry::Version(version) => {
+                    if let Err(error) = self.take(&version, place, &mut analyzer, &mut late) {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+                // Another machine's vectors may come before the version they belong to.
+                Entry::Vectors(entry) if self.state.table.ordinal(entry.version).is_none() => {
+                    vectors.push((entry.version, place));
+                }
+                Entry::Vectors(entry) => self.state.embed(&entry),
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for (ordinal, digested) in late {
+            self.state.index(ordinal, &digested);
+        }
+        for (_, place) in vectors {
+            if let Entry::Vectors(entry) = log.read_at(place)? {
+                self.state.embed(&entry);
+            }
+        }
+        let unknown = (0..self.known)
+            .any(|ordinal| self.state.table.row(ordinal).is_some_and(|row| row.place.is_none()));
+        let whole = self.state.records.units() == self.state.table.len()
+            && self.state.passages.units() == self.state.table.passages();
+        if unknown || !whole {
+            return Ok(None);
+        }
+        let Self { state, keyword, arrivals, repairs, .. } = self;
+        Ok(Some(Opened { state, keyword, arrivals, repairs, last }))
+    }
+
+    fn take(
+        &mut self,
+        version: &Version,
+        place: Location,
+        analyzer: &mut Analyzer,
+        late: &mut BTreeMap<u32, Digested>,
+    ) -> Result<(), MemoryError> {
+        let erased = version.body.is_none();
+        let text = version.body.as_deref().unwrap_or_default();
+        let Some(ordinal) = self.state.table.ordinal(version.header.id) else {
+            let digested = digest(analyzer, text);
+            let file = path(&self.folder, Part::Arrivals);
+            self.arrivals
+                .append(&[(version.header.id, digested.parts)])
+                .map_err(|error| MemoryError::io(&file, &error))?;
+            let ordinal = self.state.table.reserve(version.header.id, digested.parts);
+            if self.state.records.units() == ordinal {
+                self.state.index(ordinal, &digested);
+            } else {
+                late.insert(ordinal, digested);
+            }
+            self.state.table.fill(ordinal, &version.header, place, erased);
+            return Ok(());
+        };
+        let row = self.state.table.row(ordinal);
+        let (first, parts) = row.map_or((0, Parts::default()), |row| (row.first_passage, row.parts));
+        let lacks = self.state.records.merged() <= ordinal
+            || self.state.passages.merged() < first + u32::from(parts.passages);
+        if lacks {
+            let mut digested = digest(analyzer, text);
+            // An erased text keeps its numbers, so that those after it stay what they are.
+            digested.passages.resize_with(usize::from(parts.passages), Default::default);
+            late.insert(ordinal, digested);
+        }
+        self.state.table.fill(ordinal, &version.header, place, erased);
+        Ok(())
+    }
+}
+
+/// The store of a model's vectors; one of another model, or one that is damaged, is begun anew.
+pub(super) fn open_vectors(
+    folder: &Path,
+    model: &str,
+    repairs: &mut Vec<String>,
+) -> Result<Store, MemoryError> {
+    const DIMS: usize = 384;
+    let path = path(folder, Part::Vectors);
+    let store = match Store::open(&path, DIMS, model) {
+        Ok(store) => store,
+        Err(super::vectors::Error::Model { .. }) => {
+            repairs.push(format!("the vectors were of another model than {model} and are computed again"));
+            Store::wipe(&path).map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+            Store::open(&path, DIMS, model)
+                .map_err(|error| MemoryError::Failed { reason: error.to_string() })?
+        }
+        Err(error) => return Err(MemoryError::Failed { reason: error.to_string() }),
+    };
+    repairs.extend(
+        store
+            .damage()
+            .iter()
+            .map(|damage| format!("{}: {}; restored from the log", damage.path.display(), damage.cause)),
+    );
+    Ok(store)
+}
+
+/// Deletes every index; the log stays.
+pub(super) fn wipe(folder: &Path) -> Result<(), MemoryError> {
+    let index = path(folder, Part::Index);
+    match fs::remove_dir_all(&index) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(MemoryError::io(&index, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn mismatch() -> MemoryError {
+    MemoryError::Failed {
+        reason: "the indexes could not be rebuilt from the log; `potluck memory reindex` starts over".into(),
+    }
+}
+
+fn describe(recovery: &Recovery) -> Vec<String> {
+    let mut lines = Vec::new();
+    for torn in recovery.torn.iter() {
+        lines.push(format!(
+            "the log ended in {} bytes of an unfinished write, which are kept in {}; nothing acknowledged was in them",
+            torn.len,
+            torn.kept.display()
+        ));
+    }
+    for damage in &recovery.damage {
+        lines.push(format!(
+            "{} bytes at {} of {} cannot be read{}",
+            damage.len,
+            damage.offset,
+            damage.file.display(),
+            damage
+                .lost
+                .map_or(String::new(), |(first, last)| format!("; entries {first} to {last} are lost here"))
+        ));
+    }
+    lines
+}
+
+/// Bytes of all files in a folder.
+pub(super) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(data) if data.is_dir() => folder_bytes(&entry.path()),
+            Ok(data) => data.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+impl Engine {
+    /// Notes that the log grew.
+    pub(super) fn grew(&self, bytes: u64) {
+        self.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,51 @@
+//! Counts and sizes.
+
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
+
+use crate::memory::{
+    Stats,
+    engine::{Engine, Part, path},
+};
+
+/// Takes stock.
+pub(super) fn stats(engine: &Engine) -> Stats {
+    let state = engine.read();
+    let table = &state.table;
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    let mut projects: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut conflicts = 0;
+    for ordinal in table.live() {
+        let Some(row) = table.row(ordinal) else { continue };
+        *kinds.entry(row.kind.name().to_owned()).or_default() += 1;
+        *projects.entry(row.project).or_default() += 1;
+        if !row.supersedes.is_empty() && !table.conflicts(ordinal).is_empty() {
+            conflicts += 1;
+        }
+    }
+    let projects = projects
+        .into_iter()
+        .map(|(number, count)| (table.projects.name(number).unwrap_or_default().to_owned(), count))
+        .collect();
+    let size = |part| fs::metadata(path(&engine.folder, part)).map_or(0, |data| data.len());
+    let keyword = engine.keyword();
+    let bytes = BTreeMap::from([
+        ("log".to_owned(), engine.log_bytes.load(Ordering::Relaxed)),
+        ("text_index".to_owned(), keyword.bytes()),
+        ("postings".to_owned(), size(Part::Records) + size(Part::Passages)),
+        ("vectors".to_owned(), state.vectors.as_ref().map_or(0, |store| store.file_bytes())),
+        ("arrivals".to_owned(), size(Part::Arrivals)),
+    ]);
+    Stats {
+        versions: u64::from(table.len()),
+        live: table.live().len(),
+        kinds,
+        projects,
+        conflicts,
+        embedder: state.model.clone(),
+        pending: state.pending(),
+        overlay: u64::from(table.len().saturating_sub(keyword.next())),
+        bytes,
+        redactions: state.redactions.clone(),
+        repairs: engine.repairs.clone(),
+    }
+}

@@ -1,0 +1,256 @@
+//! What is done in the background: the text index takes new versions in groups, postings and vectors go to disk, and
+//! versions without vectors get them.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    MemoryError,
+    arrivals::Arrivals,
+    digest::pieces,
+    embed::Lane,
+    engine::{Engine, Part, open_vectors, path},
+    keyword::Document,
+    lexicon::{Lexicon, merge},
+    log::Location,
+    record::{Entry, Millis, RecordId, Row},
+    writer::Task,
+};
+
+/// How often the keeper looks whether there is something to do.
+const TICK: Duration = Duration::from_millis(200);
+/// Least time between two groups for the text index.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Versions that the text index takes at once.
+const GROUP: u32 = 4_000;
+/// Versions at which the text index does not wait for its pause.
+const EAGER: u32 = 1_000;
+/// Postings are merged when the tail has this many texts, or a quarter of what is merged already.
+const TAIL: u32 = 20_000;
+/// Vectors in memory at which they are written.
+const UNSEALED: usize = 16_384;
+/// Pieces that are embedded at once.
+const BATCH: usize = 48;
+
+/// Runs until `stop` is set, then brings to disk what makes the next start quick.
+pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
+    let mut text = TextIndexer { done: engine.keyword().next(), last: Instant::now(), pause: PAUSE };
+    while !stop.load(Ordering::Acquire) {
+        std::thread::park_timeout(TICK);
+        note("the text index", text.step(engine));
+        note("the postings", merge_words(engine, arrivals, TAIL));
+        note("the vectors", seal(engine, arrivals, UNSEALED));
+    }
+    note("the postings", merge_words(engine, arrivals, TAIL / 10));
+    note("the vectors", seal(engine, arrivals, 1));
+    note("the order of arrival", arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error)));
+}
+
+fn note(what: &str, outcome: Result<(), MemoryError>) {
+    if let Err(error) = outcome {
+        // Nothing is lost: the log has it all, and recall goes on from memory.
+        tracing::warn!(%error, "{what} could not be brought up to date");
+    }
+}
+
+struct TextIndexer {
+    done: u32,
+    last: Instant,
+    pause: Duration,
+}
+
+impl TextIndexer {
+    fn step(&mut self, engine: &Engine) -> Result<(), MemoryError> {
+        let known = engine.read().table.len();
+        let lag = known.saturating_sub(self.done);
+        if lag == 0 || lag < EAGER && self.last.elapsed() < self.pause {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let upto = known.min(self.done + GROUP);
+        let mut documents = Vec::new();
+        for ordinal in self.done..upto {
+            let row =
+                engine.read().table.row(ordinal).map(|row| (row.place, row.tombstone || row.erased, row.at));
+            let Some((Some(place), false, at)) = row else { continue };
+            let version = engine.version(place)?;
+            let Some(text) = version.body else { continue };
+            documents.push(Document {
+                ordinal,
+                text,
+                kind: version.header.kind,
+                project: version.header.project,
+                tags: version.header.tags,
+                at: Millis(at),
+            });
+        }
+        engine.keyword().add(&documents)?;
+        self.done = upto;
+        self.last = Instant::now();
+        // Small groups into a large index cost more: then they come less often.
+        self.pause = (started.elapsed() * 8).max(PAUSE);
+        Ok(())
+    }
+}
+
+fn merge_words(engine: &Engine, arrivals: &Arrivals, least: u32) -> Result<(), MemoryError> {
+    for part in [Part::Records, Part::Passages] {
+        let frozen = {
+            let mut state = engine.write();
+            let lexicon = words(&mut state, part);
+            let due = lexicon.unmerged() >= least.max(lexicon.merged() / 4);
+            if due { lexicon.freeze() } else { None }
+        };
+        let Some((base, tail)) = frozen else { continue };
+        arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
+        let merged = merge(&path(&engine.folder, part), base.as_deref(), &tail)
+            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        words(&mut engine.write(), part).thaw(merged);
+    }
+    Ok(())
+}
+
+fn words(state: &mut super::engine::State, part: Part) -> &mut Lexicon {
+    match part {
+        Part::Passages => &mut state.passages,
+        _ => &mut state.records,
+    }
+}
+
+fn seal(engine: &Engine, arrivals: &Arrivals, least: usize) -> Result<(), MemoryError> {
+    let failed = |error: super::vectors::Error| MemoryError::Failed { reason: error.to_string() };
+    let sealing = {
+        let mut state = engine.write();
+        match &mut state.vectors {
+            Some(store) if store.unsealed() >= least => store.begin_seal().map_err(failed)?,
+            _ => return Ok(()),
+        }
+    };
+    arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
+    let built = sealing.write();
+    let mut state = engine.write();
+    let Some(store) = &mut state.vectors else { return Ok(()) };
+    match built {
+        Ok(built) => store.finish_seal(built).map(drop).map_err(failed),
+        Err(error) => {
+            store.cancel_seal();
+            Err(failed(error))
+        }
+    }
+}
+
+/// Computes the vectors that versions lack, until the memory is closed.
+pub(super) async fn embed(engine: Arc<Engine>, tasks: mpsc::SyncSender<Task>, wake: Arc<Notify>) {
+    loop {
+        match embed_some(&engine, &tasks).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = tokio::time::timeout(Duration::from_secs(1), wake.notified()).await;
+            }
+            Err(MemoryError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "texts could not be embedded; words find them meanwhile");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    }
+}
+
+/// Embeds the next few versions; whether there were any.
+async fn embed_some(engine: &Arc<Engine>, tasks: &mpsc::SyncSender<Task>) -> Result<bool, MemoryError> {
+    let Some(model) = engine.embedder.model() else { return Ok(false) };
+    if engine.read().model.as_deref() != Some(&model) {
+        let (engine, model) = (Arc::clone(engine), model.clone());
+        blocking(move || adopt(&engine, &model)).await?;
+    }
+    let wanted = waiting(engine);
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    let reader = Arc::clone(engine);
+    let texts = blocking(move || read_pieces(&reader, wanted)).await?;
+    let mut all: VecDeque<String> = texts.iter().flat_map(|(_, pieces)| pieces).cloned().collect();
+    let mut vectors = VecDeque::new();
+    while !all.is_empty() {
+        let batch: Vec<String> = all.drain(..all.len().min(BATCH)).collect();
+        let found = engine.embedder.embed(batch, Lane::Background).await;
+        vectors.extend(found.map_err(|reason| MemoryError::Failed { reason })?);
+    }
+    let rows = texts
+        .into_iter()
+        .map(|(id, pieces)| {
+            (id, vectors.drain(..pieces.len().min(vectors.len())).map(|vector| quantise(&vector)).collect())
+        })
+        .collect();
+    let (answer, done) = oneshot::channel();
+    let tasks = tasks.clone();
+    blocking(move || tasks.send(Task::Embed { model, rows, answer }).map_err(|_| MemoryError::Closed))
+        .await?;
+    done.await.map_err(|_| MemoryError::Closed)??;
+    Ok(true)
+}
+
+/// Versions that stand and lack vectors, the latest first: what was just said is asked for soonest.
+fn waiting(engine: &Engine) -> Vec<(RecordId, Location)> {
+    let state = engine.read();
+    let mut pieces = 0;
+    let lacking = state.table.live() - &state.embedded;
+    let rows = lacking.iter().rev().filter_map(|ordinal| state.table.row(ordinal));
+    rows.take_while(|row| {
+        let before = pieces;
+        pieces += usize::from(row.parts.pieces);
+        before < BATCH
+    })
+    .filter_map(|row| Some((row.id, row.place?)))
+    .collect()
+}
+
+fn read_pieces(
+    engine: &Engine,
+    wanted: Vec<(RecordId, Location)>,
+) -> Result<Vec<(RecordId, Vec<String>)>, MemoryError> {
+    let mut texts = Vec::new();
+    for (id, place) in wanted {
+        let text = engine.version(place)?.body.unwrap_or_default();
+        texts.push((id, pieces(&text).into_iter().map(str::to_owned).collect()));
+    }
+    Ok(texts)
+}
+
+/// Takes another model into use, with the vectors of it that the log has.
+fn adopt(engine: &Engine, model: &str) -> Result<(), MemoryError> {
+    let mut repairs = Vec::new();
+    engine.write().vectors = None;
+    let store = open_vectors(&engine.folder, model, &mut repairs)?;
+    engine.write().use_model(model, store);
+    engine.reader.for_each(None, 0, |_, entry| {
+        if let Entry::Vectors(vectors) = entry {
+            engine.write().embed(&vectors);
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(())
+}
+
+/// A vector as the log carries it: bytes, and what one step of them is worth.
+pub(super) fn quantise(vector: &[f32]) -> Row {
+    let largest = vector.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let values = vector.iter().map(|value| (value / scale).round() as i8).collect();
+    Row { scale, values }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MemoryError> + Send + 'static,
+) -> Result<T, MemoryError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| MemoryError::Closed)?
+}

@@ -1,0 +1,120 @@
+use super::*;
+use crate::memory::text::Analyzer;
+
+const PLAIN: Bm25 = Bm25 { k1: 1.2, b: 0.75 };
+
+fn counts(analyzer: &mut Analyzer, text: &str) -> Counts {
+    let mut terms = Vec::new();
+    analyzer.terms(text, |term| terms.push(term));
+    Counts::of(terms)
+}
+
+fn weighted(analyzer: &mut Analyzer, query: &str) -> Vec<Weighted> {
+    analyzer.query_terms(query).into_iter().map(|term| Weighted { term, weight: 1.0 }).collect()
+}
+
+fn texts() -> Vec<String> {
+    // Words of different frequency and texts of different length, without randomness.
+    (0..500_u32)
+        .map(|n| {
+            let words = ["kettle", "garden", "rust", "piano", "river", "candle", "violet", "engine"];
+            (0..3 + n % 90)
+                .map(|k| words[((n * 7 + k * k) % (2 + (n + k) % 7)) as usize])
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
+}
+
+/// BM25 as its formula says, over the texts themselves.
+fn by_formula(texts: &[String], query: &str, Bm25 { k1, b }: Bm25) -> Vec<f32> {
+    let mut analyzer = Analyzer::default();
+    let docs: Vec<Vec<Term>> = texts
+        .iter()
+        .map(|text| {
+            let mut terms = Vec::new();
+            analyzer.terms(text, |term| terms.push(term));
+            terms
+        })
+        .collect();
+    let average = docs.iter().map(Vec::len).sum::<usize>() as f32 / docs.len() as f32;
+    let mut scores = vec![0.0; docs.len()];
+    for term in analyzer.query_terms(query) {
+        let frequency = docs.iter().filter(|doc| doc.contains(&term)).count() as f32;
+        let idf = (1.0 + (docs.len() as f32 - frequency + 0.5) / (frequency + 0.5)).ln();
+        for (score, doc) in scores.iter_mut().zip(&docs) {
+            let count = doc.iter().filter(|other| **other == term).count() as f32;
+            *score += idf * count * (k1 + 1.0) / (count + k1 * (1.0 - b + b * doc.len() as f32 / average));
+        }
+    }
+    scores
+}
+
+fn assert_close(lexicon: &Lexicon, texts: &[String], query: &str) {
+    let mut scores = Vec::new();
+    lexicon.score(&weighted(&mut Analyzer::default(), query), PLAIN, &mut scores);
+    scores.resize(texts.len(), 0.0);
+    for (unit, (got, wanted)) in scores.iter().zip(by_formula(texts, query, PLAIN)).enumerate() {
+        assert!((got - wanted).abs() <= 0.02 * wanted.max(0.1), "unit {unit}: {got} instead of {wanted}");
+    }
+}
+
+#[test]
+fn scores_follow_the_formula_before_during_and_after_a_merge() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("words.lex");
+    let mut analyzer = Analyzer::default();
+    let texts = texts();
+    let mut lexicon = Lexicon::default();
+    for (unit, text) in (0_u32..).zip(&texts) {
+        if unit == 200 || unit == 350 {
+            let (base, tail) = lexicon.freeze().unwrap();
+            assert!(lexicon.freeze().is_none());
+            assert_close(&lexicon, &texts[..unit as usize], "rusty kettles in the river");
+            lexicon.thaw(merge(&path, base.as_deref(), &tail).unwrap());
+            assert_eq!((lexicon.merged(), lexicon.unmerged()), (unit, 0));
+        }
+        lexicon.push(unit, &counts(&mut analyzer, text));
+    }
+    assert_close(&lexicon, &texts, "rusty kettles in the river");
+    assert_close(&lexicon, &texts, "violet");
+    assert_close(&lexicon, &texts, "nothing of this is there");
+    let (base, tail) = lexicon.freeze().unwrap();
+    drop(merge(&path, base.as_deref(), &tail).unwrap());
+    let again = Lexicon::with_segment(Some(Segment::open(&path).unwrap()));
+    assert_eq!(again.units(), 500);
+    assert_close(&again, &texts, "an engine, and violet candles");
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("words.lex");
+    let mut tail = Tail::default();
+    let mut analyzer = Analyzer::default();
+    for (unit, text) in (0..).zip(["the kettle", "a red kettle", "nothing"]) {
+        tail.push(unit, &counts(&mut analyzer, text));
+    }
+    drop(merge(&path, None, &tail).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&path, &bytes).unwrap();
+        let opened = Segment::open(&path);
+        // The numbers of units and tokens are outside the checksum; every other byte is covered.
+        assert!(opened.is_err() || (8..24).contains(&at), "byte {at}");
+    }
+    for length in 0..whole.len() {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        assert!(Segment::open(&path).is_err(), "{length} bytes");
+    }
+}
+
+#[test]
+fn lengths_survive_their_code() {
+    for length in 0..100_000_u32 {
+        let back = decode_length(length_code(length));
+        assert!((back - length as f32).abs() <= 0.025 * length as f32, "{length} became {back}");
+    }
+}

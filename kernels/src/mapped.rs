@@ -1,0 +1,39 @@
+//! Files read through the page cache without a copy.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+/// A file's bytes, mapped read-only for as long as the value lives.
+///
+/// The mapping shows the file as it is, so it rests on one assumption: **nobody changes or truncates a mapped
+/// file**. Its one writer finishes a file before it maps it and from then on only unlinks it (an unlinked
+/// file's bytes stay mapped). A foreign process that truncates the file makes reads of the lost pages end the
+/// process with `SIGBUS`; one that overwrites bytes makes them change under the reader.
+#[derive(Debug)]
+pub struct MappedFile(Mmap);
+
+impl MappedFile {
+    /// Maps the whole file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or mapped.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the map is read-only and, by the assumption above, nobody writes to the file while it lives.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self(map))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
