@@ -18,6 +18,10 @@ import facts_models
 import facts_node
 import facts_pool
 import facts_public
+import fourth_api
+import fourth_models
+import fourth_node
+import fourth_pool
 import more_api
 import more_node
 import more_pool
@@ -27,7 +31,17 @@ import talk
 from augment import Source
 from fact import Fact, phrasings
 
-WAVES = (more_node.MORE, more_api.MORE, more_pool.MORE, more_public.MORE, more_third.MORE)
+WAVES = (
+    more_node.MORE,
+    more_api.MORE,
+    more_pool.MORE,
+    more_public.MORE,
+    more_third.MORE,
+    fourth_node.MORE,
+    fourth_models.MORE,
+    fourth_api.MORE,
+    fourth_pool.MORE,
+)
 
 
 def widened(f: Fact) -> Fact:

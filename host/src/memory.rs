@@ -27,6 +27,7 @@ pub mod embed;
 pub mod keyword;
 pub mod lexicon;
 pub mod log;
+pub mod merge;
 pub mod passages;
 pub mod record;
 pub mod redact;
@@ -94,6 +95,11 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
+    /// Whether another process has the memory open.
+    pub const fn in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Log(log::LogError::InUse { .. }))
+    }
+
     fn io(path: &Path, error: &io::Error) -> Self {
         let reason = format!("{}: {error}", path.display());
         if error.kind() == io::ErrorKind::StorageFull {

@@ -28,9 +28,10 @@ use crate::{
         PullError, PullProgress, StoreError,
     },
     job::{Job, JobError, KeepAlive, Reply},
-    memory::Memory,
+    memory::{Memory, MemoryError},
 };
 
+mod embedder;
 pub mod home;
 pub mod ports;
 mod serve;
@@ -75,6 +76,9 @@ pub enum NodeError {
         /// The address.
         address: SocketAddr,
     },
+    /// The memory cannot be opened.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The model store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,7 +91,7 @@ impl Node {
     /// Any [`NodeError`].
     pub async fn bind(config: Config) -> Result<Self, NodeError> {
         let home = Home::own(&config.home()?)?;
-        Self::bind_in(config, home).await
+        Self::bind_in(config, home, false).await
     }
 
     /// Starts a node for the duration of one command: other such nodes may share the home folder, and it is
@@ -97,10 +101,10 @@ impl Node {
     /// Any [`NodeError`].
     pub async fn bind_guest(config: Config) -> Result<Self, NodeError> {
         let home = Home::share(&config.home()?)?;
-        Self::bind_in(config, home).await
+        Self::bind_in(config, home, true).await
     }
 
-    async fn bind_in(mut config: Config, home: Home) -> Result<Self, NodeError> {
+    async fn bind_in(mut config: Config, home: Home, guest: bool) -> Result<Self, NodeError> {
         let wanted = config.listen;
         if !wanted.ip().is_loopback() && config.http.keys.is_empty() {
             return Err(NodeError::Open { address: wanted });
@@ -115,7 +119,8 @@ impl Node {
         let inference = Inference::bind(inference_config(&config, &home)).await?;
         let local = LocalProvider::new(home.node_id().to_owned(), inference.clone());
         let dispatcher = Dispatcher::new(vec![Arc::new(local)]);
-        let desk = Arc::new(FrontDesk { dispatcher, inference, memory: None, ready: AtomicBool::new(true) });
+        let memory = open_memory(&home, &inference, guest).await?;
+        let desk = Arc::new(FrontDesk { dispatcher, inference, memory, ready: AtomicBool::new(true) });
         let settings = Settings {
             node: home.node_id().to_owned(),
             address,
@@ -156,10 +161,31 @@ impl Node {
     pub async fn shutdown(self) {
         self.desk.ready.store(false, Ordering::Release);
         self.home.withdraw();
+        if let Some(memory) = &self.desk.memory {
+            memory.close().await;
+        }
         self.desk.inference.shutdown(GRACE).await;
         let _ = self.stop.send(true);
         let _ = self.server.await;
         tracing::info!("stopped");
+    }
+}
+
+/// Opens the memory under the home folder. A guest waits a moment for another guest that has it, and does without
+/// it then.
+async fn open_memory(home: &Home, inference: &Inference, guest: bool) -> Result<Option<Memory>, NodeError> {
+    let embedder = Arc::new(embedder::Local::new(inference.clone()));
+    let mut patience = if guest { 50 } else { 0 };
+    loop {
+        match Memory::open(home.path().join("memory"), Arc::clone(&embedder) as Arc<_>).await {
+            Ok(memory) => return Ok(Some(memory)),
+            Err(error) if error.in_use() && patience > 0 => {
+                patience -= 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) if error.in_use() && guest => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::common::ask_guide;
 
 /// Right answers needed of a hundred.
 // The aim is 90; the model in the repository gets 88 (host/guide/README.md), and this keeps it from getting worse.
-const NEEDED: usize = 85;
+const NEEDED: usize = 90;
 
 /// Whether an answer holds every key; a list among the keys means any one of them.
 fn right(answer: &str, keys: &Value) -> bool {

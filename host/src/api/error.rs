@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     inference::{PullError, StoreError},
     job::JobError,
-    memory::MemoryError,
+    memory::{MemoryError, log::LogError, record::DraftError},
 };
 
 /// A refusal or failure, before it has a surface's shape.
@@ -169,6 +169,12 @@ impl From<MemoryError> for ApiError {
         let message = error.to_string();
         let (status, code) = match &error {
             MemoryError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
+            MemoryError::Draft(DraftError::Long { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "memory_too_long"),
+            MemoryError::Draft(_) => (StatusCode::BAD_REQUEST, "invalid_value"),
+            MemoryError::Log(LogError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            MemoryError::Log(_) | MemoryError::Keyword(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "memory_failed")
+            }
             MemoryError::NotFound { .. } => (StatusCode::NOT_FOUND, "memory_not_found"),
             MemoryError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             MemoryError::Busy => (StatusCode::TOO_MANY_REQUESTS, "memory_busy"),
@@ -179,6 +185,7 @@ impl From<MemoryError> for ApiError {
         let mut refusal = Self::new(status, message).code(code);
         refusal.param = match error {
             MemoryError::Invalid { field, .. } => Some(field.to_owned()),
+            MemoryError::Draft(error) => Some(error.field().to_owned()),
             MemoryError::NotFound { .. } => Some("id".to_owned()),
             _ => None,
         };

@@ -39,7 +39,7 @@ impl Arrivals {
             let start = bytes.len();
             bytes.extend_from_slice(id.0.as_bytes());
             bytes.extend_from_slice(&parts.passages.to_le_bytes());
-            bytes.extend_from_slice(&parts.pieces.to_le_bytes());
+            bytes.extend_from_slice(&parts.spans.to_le_bytes());
             let sum = crc32fast::hash(bytes.get(start..).unwrap_or_default());
             bytes.extend_from_slice(&sum.to_le_bytes());
         }
@@ -66,8 +66,8 @@ fn decode(entry: &[u8]) -> Option<(RecordId, Parts)> {
     let (passages, pieces) = parts.split_at_checked(2)?;
     let id = RecordId(uuid::Uuid::from_bytes(id.try_into().ok()?));
     let passages = u16::from_le_bytes(passages.try_into().ok()?);
-    let pieces = u16::from_le_bytes(pieces.try_into().ok()?);
-    Some((id, Parts { passages, pieces }))
+    let spans = u16::from_le_bytes(pieces.try_into().ok()?);
+    Some((id, Parts { passages, spans }))
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
         let (mut file, known) = Arrivals::open(&path).unwrap();
         assert!(known.is_empty());
         let entries: Vec<_> = (0..5_u16)
-            .map(|n| (RecordId(uuid::Uuid::from_u128(u128::from(n))), Parts { passages: n, pieces: n + 1 }))
+            .map(|n| (RecordId(uuid::Uuid::from_u128(u128::from(n))), Parts { passages: n, spans: n + 1 }))
             .collect();
         file.append(&entries).unwrap();
         file.sync().unwrap();

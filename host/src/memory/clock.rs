@@ -34,7 +34,8 @@ impl Stamp {
         Self(bits)
     }
 
-    /// A stamp of a wall time in milliseconds since the Unix epoch, held between 1970 and 10889, and a counter.
+    /// A stamp of a wall time in milliseconds since the Unix epoch, held between 1970 and 10889, and a
+    /// counter.
     pub fn new(wall_ms: i64, counter: u16) -> Self {
         let wall = u64::try_from(wall_ms).unwrap_or(0).min(MAX_WALL);
         Self((wall << COUNTER_BITS) | u64::from(counter))
@@ -138,8 +139,8 @@ impl Clock {
         self.last
     }
 
-    /// Takes note of a stamp of another machine and returns one after it, at `wall_ms` (milliseconds since the
-    /// Unix epoch).
+    /// Takes note of a stamp of another machine and returns one after it, at `wall_ms` (milliseconds since
+    /// the Unix epoch).
     ///
     /// # Errors
     /// [`ClockError::Drift`] if the stamp lies more than [`MAX_DRIFT`] ahead; the clock stays as it was.
@@ -201,7 +202,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stamps_only_grow(start: u64, steps in prop::collection::vec((any::<bool>(), 0i64..1 << 40, any::<u64>()), 1..50)) {
+        fn stamps_only_grow(
+            start: u64,
+            steps in prop::collection::vec((any::<bool>(), 0i64..1 << 40, any::<u64>()), 1..50),
+        ) {
             let mut clock = Clock::starting_at(Stamp::from_bits(start >> 1));
             for (local, wall, bits) in steps {
                 let before = clock.last();

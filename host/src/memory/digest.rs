@@ -1,35 +1,56 @@
-//! A text as the indexes take it: its terms, its passages' terms, and the pieces that get a vector each.
+//! A text as the indexes take it: its terms, its passages' terms, the words in it, and the pieces that get vectors.
 
-use super::{lexicon::Counts, passages, record::MAX_ROWS, table::Parts, text::Analyzer};
+use super::{
+    lexicon::Counts,
+    passages, spans,
+    table::Parts,
+    text::{Analyzer, Term, hash, is_stop},
+};
+
+/// Lengths in characters of words that may have neighbours in meaning.
+const WORD: std::ops::RangeInclusive<usize> = 3..=24;
 
 /// What a text is to the indexes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Digested {
     pub(super) record: Counts,
     pub(super) passages: Vec<Counts>,
+    /// Its distinct terms with a word each.
+    pub(super) words: Vec<(Term, Box<str>)>,
     pub(super) parts: Parts,
 }
 
-/// Digests a text; a text that is gone leaves an empty digest of the same shape.
+/// Digests a text; a text that is gone gives an empty digest.
 pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
-    let ranges = passages::split(text);
+    let mut words: Vec<(Term, Box<str>)> = Vec::new();
+    let mut terms = Vec::new();
+    analyzer.words(text, |stemmer, word| {
+        if is_stop(word) {
+            return;
+        }
+        let term = hash(&stemmer.stem(word));
+        terms.push(term);
+        let plain = word.bytes().all(|byte| byte.is_ascii_lowercase());
+        if plain && WORD.contains(&word.len()) && !words.iter().any(|(known, _)| *known == term) {
+            words.push((term, word.into()));
+        }
+    });
     let mut count = |text: &str| {
         let mut terms = Vec::new();
         analyzer.terms(text, |term| terms.push(term));
         Counts::of(terms)
     };
-    let record = count(text);
+    let ranges = passages::split(text);
     let passages: Vec<Counts> =
         ranges.iter().map(|range| count(text.get(range.clone()).unwrap_or_default())).collect();
-    let parts = Parts { passages: short(passages.len()), pieces: short(pieces(text).len()) };
-    Digested { record, passages, parts }
+    let parts = Parts { passages: short(passages.len()), spans: short(spans::split(text).len()) };
+    Digested { record: Counts::of(terms), passages, words, parts }
 }
 
-/// The pieces of a text that get a vector each: the whole, then its passages.
+/// The pieces of a text that get a vector each: the whole, then its spans.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = vec![text];
-    pieces.extend(passages::split(text).into_iter().filter_map(|range| text.get(range)));
-    pieces.truncate(MAX_ROWS);
+    pieces.extend(spans::split(text).into_iter().filter_map(|range| text.get(range)));
     pieces
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Each machine's entries lie in a folder of their own, `DIR/<machine>/<first sequence>.log`, numbered from 1
 //! without holes, so that two machines compare what they have by one number per machine. Files are only ever
-//! appended to, with two exceptions: a tail that a crash tore off half-written is cut (and kept beside the file),
-//! and a hard forget rewrites files without the texts that must go. Nothing unreadable is deleted: it is
-//! reported, and everything behind it is still read.
+//! appended to, with two exceptions: a tail that a crash tore off half-written is cut (and kept beside the
+//! file), and a hard forget rewrites files without the texts that must go. Nothing unreadable is deleted: it
+//! is reported, and everything behind it is still read.
 //!
 //! [`Log`] writes and is owned by one task; [`Reader`] reads at the same time and can be cloned.
 
@@ -35,7 +35,8 @@ use write::Cursor;
 /// How a log is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The size, in bytes, from which on a file is left and a new one begun: 64 MiB. Held between 4 KiB and 1 GiB.
+    /// The size, in bytes, from which on a file is left and a new one begun: 64 MiB. Held between 4 KiB and 1
+    /// GiB.
     pub segment_bytes: u64,
 }
 
@@ -65,12 +66,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in `dir`, creating it if need be, and reads it through once: a torn tail is cut off and kept
-    /// beside its file, everything unreadable is reported.
+    /// Opens the log in `dir`, creating it if need be, and reads it through once: a torn tail is cut off and
+    /// kept beside its file, everything unreadable is reported.
     ///
     /// # Errors
-    /// [`LogError::InUse`] if another process has it open; [`LogError::Future`] if a newer program wrote it, with
-    /// nothing touched; [`LogError::Io`] if files cannot be read or written.
+    /// [`LogError::InUse`] if another process has it open; [`LogError::Future`] if a newer program wrote it,
+    /// with nothing touched; [`LogError::Io`] if files cannot be read or written.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Recovery), LogError> {
         create_dir(dir)?;
         let lock = lock(dir)?;
@@ -105,9 +106,9 @@ impl Log {
         self.cursors.get(&origin).map_or(1, |cursor| cursor.next)
     }
 
-    /// Makes `sequence` the next of `origin`, leaving out those before it: for a machine that lost entries which no
-    /// other machine has either, or for starting from a copy. The gap shows in [`Log::gaps`]. Takes effect with
-    /// the next append, and does nothing if `sequence` is not ahead.
+    /// Makes `sequence` the next of `origin`, leaving out those before it: for a machine that lost entries
+    /// which no other machine has either, or for starting from a copy. The gap shows in [`Log::gaps`]. Takes
+    /// effect with the next append, and does nothing if `sequence` is not ahead.
     pub fn skip_to(&mut self, origin: NodeId, sequence: u64) {
         let cursor = self.cursors.entry(origin).or_default();
         if sequence > cursor.next {
@@ -115,8 +116,8 @@ impl Log {
         }
     }
 
-    /// For each machine the sequence up to which everything is here: what it would take to bring this log up to
-    /// date starts one later.
+    /// For each machine the sequence up to which everything is here: what it would take to bring this log up
+    /// to date starts one later.
     pub fn version_vector(&self) -> BTreeMap<NodeId, u64> {
         self.reader.version_vector()
     }

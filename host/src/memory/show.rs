@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     MemoryError,
     engine::{Engine, State},
+    merge::Standing,
     record::{Entry, Version},
     redact::redact,
     request::{Item, ItemState},
@@ -40,17 +41,13 @@ fn describe(state: &State, ordinal: u32, version: Version) -> Item {
 }
 
 fn state_of(state: &State, ordinal: u32) -> ItemState {
-    let Some(row) = state.table.row(ordinal) else { return ItemState::Erased };
-    if row.erased {
-        ItemState::Erased
-    } else if row.tombstone {
-        ItemState::Forgotten
-    } else if row.stands() {
-        ItemState::Live
-    } else if state.table.forgotten(ordinal) {
-        ItemState::Forgotten
-    } else {
-        ItemState::Superseded
+    if state.table.row(ordinal).is_none_or(|row| row.erased) {
+        return ItemState::Erased;
+    }
+    match state.table.standing(ordinal) {
+        Some(Standing::Live) => ItemState::Live,
+        Some(Standing::Forgotten | Standing::Tombstone) => ItemState::Forgotten,
+        _ => ItemState::Superseded,
     }
 }
 
@@ -84,7 +81,7 @@ pub(super) fn entry(line: Value) -> Result<Entry, MemoryError> {
             let version = object.remove("version").unwrap_or_default();
             serde_json::from_value(version).map(|version| Entry::Version(Box::new(version)))
         }
-        "vectors" => serde_json::from_value(object.remove("vectors").unwrap_or_default()).map(Entry::Vectors),
+        "vectors" => serde_json::from_value(object.remove("vectors").unwrap_or_default()).map(|vectors| Entry::Vectors(Box::new(vectors))),
         other => return Err(wrong(format!("`{other}` is no type of line of an export"))),
     }
     .map_err(|error| wrong(error.to_string()))?;

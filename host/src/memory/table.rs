@@ -2,7 +2,7 @@
 //!
 //! A version's *ordinal* is its place in the order of arrival at this machine; postings, vectors and the text index
 //! speak of ordinals only. The order is kept in a small file, so that they stay valid when the log grows in the
-//! middle (another machine's entries). Passages and pieces (what a vector stands for) are numbered on, ordinal by
+//! middle (another machine's entries). Passages and spans (what a vector stands for) are numbered on, ordinal by
 //! ordinal.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     log::Location,
+    merge,
     record::{Digest, Header, Kind, Millis, RecordId},
     request::Filter,
 };
@@ -23,8 +24,8 @@ pub(super) const NEVER: i64 = i64::MAX;
 pub(super) struct Parts {
     /// Passages; 0 when the record is its only one.
     pub(super) passages: u16,
-    /// Pieces with a vector each.
-    pub(super) pieces: u16,
+    /// Spans with a vector each, besides the record's own; 0 when the record is its only one.
+    pub(super) spans: u16,
 }
 
 /// What is known of a version.
@@ -47,11 +48,8 @@ pub(super) struct Row {
     pub(super) tombstone: bool,
     /// Its text is gone.
     pub(super) erased: bool,
-    /// A living version that came earlier says the same in the same project.
-    pub(super) duplicate: bool,
-    pub(super) supersedes: Box<[RecordId]>,
     pub(super) first_passage: u32,
-    pub(super) first_piece: u32,
+    pub(super) first_span: u32,
     pub(super) parts: Parts,
     body: u64,
 }
@@ -95,17 +93,17 @@ impl Names {
 pub(super) struct Table {
     rows: Vec<Row>,
     ids: HashMap<RecordId, u32>,
-    /// Standing versions by text and project.
-    bodies: HashMap<u64, Vec<u32>>,
-    /// Versions that took the place of this one, by its id.
-    successors: HashMap<RecordId, Vec<u32>>,
-    /// Whose place was taken before they arrived, and when.
-    awaited: HashMap<RecordId, i64>,
+    /// How versions of all machines stand to each other.
+    merge: merge::State,
+    /// The shown version of each text in a project.
+    bodies: HashMap<u64, u32>,
+    /// Living versions that are not shown since an earlier one says the same, by the one that is.
+    hidden: HashMap<u32, Vec<u32>>,
     pub(super) projects: Names,
     tags: Names,
     live: RoaringBitmap,
     passage_owners: Vec<u32>,
-    piece_owners: Vec<u32>,
+    span_owners: Vec<u32>,
     passages: u32,
     erased: u64,
 }
@@ -145,8 +143,8 @@ impl Table {
     }
 
     /// Whose piece this is.
-    pub(super) fn piece_owner(&self, piece: u32) -> Option<u32> {
-        self.piece_owners.get(piece as usize).copied()
+    pub(super) fn span_owner(&self, piece: u32) -> Option<u32> {
+        self.span_owners.get(piece as usize).copied()
     }
 
     /// Reserves the next ordinal for a version that is known to be in the log.
@@ -164,16 +162,14 @@ impl Table {
             ended: NEVER,
             tombstone: false,
             erased: true,
-            duplicate: false,
-            supersedes: Box::default(),
             first_passage: self.passages,
-            first_piece: u32::try_from(self.piece_owners.len()).unwrap_or(u32::MAX),
+            first_span: u32::try_from(self.span_owners.len()).unwrap_or(u32::MAX),
             parts,
             body: 0,
         });
         self.passages += u32::from(parts.passages);
         self.passage_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.passages)));
-        self.piece_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.pieces)));
+        self.span_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.spans)));
         self.ids.insert(id, ordinal);
         ordinal
     }
@@ -183,6 +179,8 @@ impl Table {
         let project = header.project.as_deref().map_or(0, |name| self.projects.number(name));
         let tags = header.tags.iter().map(|tag| self.tags.number(tag)).collect();
         let created = header.stamp.wall_ms();
+        let effect = self.merge.apply(header);
+        let ended = if effect.live || header.is_tombstone() { NEVER } else { self.succeeded(header.id) };
         let Some(row) = self.rows.get_mut(ordinal as usize) else { return };
         row.place = Some(place);
         row.kind = header.kind;
@@ -191,86 +189,62 @@ impl Table {
         row.at = header.occurred_at.map_or(created, |at| at.0);
         row.created = created;
         row.valid_until = header.valid_until.map_or(NEVER, |until| until.0);
+        row.ended = ended;
         row.tombstone = header.is_tombstone();
         row.erased = erased;
-        row.supersedes = header.supersedes.clone().into_boxed_slice();
         row.body = body_key(header.body_hash, project);
-        if let Some(ended) = self.awaited.remove(&header.id) {
-            row.ended = ended;
+        for id in effect.retired {
+            self.retire(id, created);
         }
-        for target in &header.supersedes {
-            self.successors.entry(*target).or_default().push(ordinal);
-            self.end(*target, created);
-        }
-        self.stand(ordinal);
-    }
-
-    /// Makes a version that stands findable, unless an earlier one says the same.
-    fn stand(&mut self, ordinal: u32) {
-        let Some(row) = self.rows.get(ordinal as usize) else { return };
-        if !row.stands() {
-            return;
-        }
-        let (body, order) = (row.body, (row.created, row.id));
-        let same = self.bodies.entry(body).or_default();
-        let first = same
-            .iter()
-            .filter_map(|other| self.rows.get(*other as usize))
-            .map(|row| (row.created, row.id))
-            .min();
-        let others: Vec<u32> = same.clone();
-        same.push(ordinal);
-        if first.is_some_and(|first| first < order) {
-            self.show(ordinal, false);
-        } else {
-            for other in others {
-                self.show(other, false);
-            }
-            self.show(ordinal, true);
+        if effect.live && !erased {
+            self.settle(ordinal);
         }
     }
 
-    fn show(&mut self, ordinal: u32, shown: bool) {
+    /// When the first successor of a version was written.
+    fn succeeded(&self, id: RecordId) -> i64 {
+        let stamps = self.merge.superseded_by(id).into_iter().filter_map(|by| self.merge.stamp(by));
+        stamps.map(|stamp| stamp.wall_ms()).min().unwrap_or(NEVER)
+    }
+
+    /// Of all living versions with the text of this one, shows the earliest.
+    fn settle(&mut self, ordinal: u32) {
+        let Some(row) = self.row(ordinal) else { return };
+        let (id, body) = (row.id, row.body);
+        let first = self.merge.memory(id).map_or(id, |memory| memory.canonical);
+        let Some(first) = self.ordinal(first) else { return };
+        let before = self.bodies.insert(body, first);
+        self.live.insert(first);
+        for other in before.into_iter().chain([ordinal]).filter(|other| *other != first) {
+            self.live.remove(other);
+            self.hidden.entry(first).or_default().push(other);
+        }
+        if let Some(before) = before.filter(|before| *before != first)
+            && let Some(others) = self.hidden.remove(&before)
+        {
+            self.hidden.entry(first).or_default().extend(others);
+        }
+    }
+
+    /// Notes that something took a version's place; one that said the same comes into sight.
+    fn retire(&mut self, id: RecordId, when: i64) {
+        let Some(ordinal) = self.ordinal(id) else { return };
         if let Some(row) = self.rows.get_mut(ordinal as usize) {
-            row.duplicate = !shown;
+            row.ended = row.ended.min(when);
         }
-        if shown {
-            self.live.insert(ordinal);
-        } else {
-            self.live.remove(ordinal);
-        }
-    }
-
-    /// Notes that something took a version's place.
-    fn end(&mut self, id: RecordId, when: i64) {
-        let Some(ordinal) =
-            self.ordinal(id).filter(|ordinal| self.row(*ordinal).is_some_and(|row| row.place.is_some()))
-        else {
-            let ended = self.awaited.entry(id).or_insert(when);
-            *ended = when.min(*ended);
-            return;
-        };
-        let Some(row) = self.rows.get_mut(ordinal as usize) else { return };
-        row.ended = row.ended.min(when);
         self.withdraw(ordinal);
     }
 
-    /// Takes a version that no longer stands out of sight; one that said the same comes into it.
     fn withdraw(&mut self, ordinal: u32) {
-        self.show(ordinal, false);
+        self.live.remove(ordinal);
         let Some(body) = self.row(ordinal).map(|row| row.body) else { return };
-        let Some(same) = self.bodies.get_mut(&body) else { return };
-        same.retain(|other| *other != ordinal);
-        let rows = &self.rows;
-        let first = same
-            .iter()
-            .copied()
-            .min_by_key(|other| rows.get(*other as usize).map(|row| (row.created, row.id)));
-        if same.is_empty() {
+        if self.bodies.get(&body) == Some(&ordinal) {
             self.bodies.remove(&body);
         }
-        if let Some(first) = first {
-            self.show(first, true);
+        for other in self.hidden.remove(&ordinal).unwrap_or_default() {
+            if self.row(other).is_some_and(|row| row.stands()) {
+                self.settle(other);
+            }
         }
     }
 
@@ -284,68 +258,43 @@ impl Table {
         }
     }
 
-    pub(super) fn set_place(&mut self, ordinal: u32, place: Location) {
-        if let Some(row) = self.rows.get_mut(ordinal as usize) {
-            row.place = Some(place);
-        }
-    }
-
-    /// The standing version that says the same in the same project.
+    /// The shown version that says the same in the same project.
     pub(super) fn same(&self, hash: Digest, project: Option<&str>) -> Option<RecordId> {
         let project = match project {
             Some(name) => self.projects.known(name)?,
             None => 0,
         };
-        let same = self.bodies.get(&body_key(hash, project))?;
-        let shown = same.iter().filter_map(|ordinal| self.row(*ordinal)).find(|row| !row.duplicate)?;
-        Some(shown.id)
+        let ordinal = self.bodies.get(&body_key(hash, project))?;
+        Some(self.row(*ordinal)?.id)
     }
 
-    /// All standing versions that say the same as this one, itself included.
+    /// All living versions that say the same as this one, itself included.
     pub(super) fn copies(&self, ordinal: u32) -> Vec<RecordId> {
-        let same = self.row(ordinal).and_then(|row| self.bodies.get(&row.body));
-        same.into_iter().flatten().filter_map(|ordinal| self.row(*ordinal)).map(|row| row.id).collect()
+        let memory = self.row(ordinal).and_then(|row| self.merge.memory(row.id));
+        memory.into_iter().flat_map(|memory| [memory.canonical].into_iter().chain(memory.copies)).collect()
     }
 
     /// Every version of the memory that this one belongs to, in order of writing.
     pub(super) fn lineage(&self, ordinal: u32) -> Vec<u32> {
         const MOST: usize = 1_000;
-        let mut found = vec![ordinal];
-        let mut at = 0;
-        while let Some(row) = found.get(at).and_then(|ordinal| self.row(*ordinal)) {
-            let before = row.supersedes.iter().filter_map(|id| self.ordinal(*id));
-            let after = self.successors.get(&row.id).into_iter().flatten().copied();
-            // A tombstone may forget many memories; they are not one for that.
-            let next: Vec<u32> = if row.tombstone { Vec::new() } else { before.chain(after).collect() };
-            for ordinal in next {
-                if found.len() < MOST && !found.contains(&ordinal) {
-                    found.push(ordinal);
-                }
-            }
-            at += 1;
-        }
-        found.sort_by_key(|ordinal| self.row(*ordinal).map(|row| (row.created, row.id)));
-        found
+        let Some(row) = self.row(ordinal) else { return Vec::new() };
+        self.merge.lineage(row.id).into_iter().filter_map(|id| self.ordinal(id)).take(MOST).collect()
     }
 
-    /// Whether what took the version's place was a tombstone.
-    pub(super) fn forgotten(&self, ordinal: u32) -> bool {
-        let successors = self.row(ordinal).and_then(|row| self.successors.get(&row.id));
-        successors.into_iter().flatten().any(|other| self.row(*other).is_some_and(|row| row.tombstone))
+    /// How a version stands to the others.
+    pub(super) fn standing(&self, ordinal: u32) -> Option<merge::Standing> {
+        self.merge.standing(self.row(ordinal)?.id)
     }
 
-    /// Other standing versions of the same memory: written without knowledge of this one.
+    /// Memories with two living versions that say different things.
+    pub(super) fn conflicts_in_all(&self) -> u64 {
+        self.merge.conflicts().len() as u64
+    }
+
+    /// Other living versions of the same memory: written without knowledge of this one.
     pub(super) fn conflicts(&self, ordinal: u32) -> Vec<RecordId> {
-        let Some(row) = self.row(ordinal).filter(|row| row.stands() && !row.supersedes.is_empty()) else {
-            return Vec::new();
-        };
-        let mine = row.body;
-        let others = self.lineage(ordinal).into_iter().filter(|other| *other != ordinal);
-        others
-            .filter_map(|other| self.row(other))
-            .filter(|row| row.stands() && row.body != mine)
-            .map(|row| row.id)
-            .collect()
+        let Some(row) = self.row(ordinal).filter(|row| self.merge.in_conflict(row.id)) else { return Vec::new() };
+        self.merge.heads(row.id).into_iter().filter(|other| *other != row.id).collect()
     }
 
     /// Whether a version fits a filter.

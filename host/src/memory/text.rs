@@ -16,14 +16,26 @@ pub type Term = u64;
 
 /// Words that say nothing about what a text is about. Sorted.
 pub const STOP_WORDS: &[&str] = &[
-    "a", "about", "after", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because",
-    "been", "before", "being", "but", "by", "can", "could", "d", "did", "do", "does", "doing", "done", "for",
-    "from", "get", "go", "got", "had", "has", "have", "having", "he", "her", "here", "him", "his", "how",
-    "i", "if", "in", "into", "is", "it", "its", "just", "ll", "m", "many", "may", "me", "might", "more",
-    "much", "my", "no", "not", "of", "on", "or", "our", "out", "re", "s", "shall", "she", "should", "so",
-    "some", "such", "t", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this",
-    "those", "to", "up", "us", "ve", "very", "was", "we", "were", "what", "when", "where", "which", "who",
-    "whom", "whose", "why", "will", "with", "would", "you", "your",
+    "a", "about", "above", "after", "again", "all", "also", "am", "an", "and", "any", "are", "aren't", "as",
+    "at", "be", "because", "been", "before", "being", "between", "both", "but", "by", "can", "can't",
+    "could", "couldn't", "did", "didn't", "do", "does", "doesn't", "doing", "don't", "done", "down",
+    "during", "each", "else", "ever", "few", "for", "from", "further", "get", "gets", "getting", "got",
+    "had", "has", "have", "having", "he", "he'll", "her", "here", "hers", "him", "his", "how", "i", "i'd",
+    "i'll", "i'm", "i've", "if", "in", "into", "is", "isn't", "it", "it's", "its", "itself", "just", "let",
+    "me", "might", "more", "most", "my", "myself", "no", "nor", "not", "now", "of", "off", "on", "once",
+    "only", "or", "other", "our", "ours", "out", "over", "own", "please", "same", "shall", "she", "she'll",
+    "should", "so", "some", "such", "than", "that", "the", "their", "theirs", "them", "then", "there",
+    "these", "they", "they'd", "they'll", "they're", "this", "those", "through", "to", "too", "under",
+    "until", "up", "us", "very", "was", "wasn't", "we", "we'd", "we'll", "we're", "we've", "weren't",
+    "what", "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with",
+    "won't", "would", "wouldn't", "you", "you'd", "you're", "you've", "your", "yours", "yourself",
+];
+
+/// Words that frame a question ("how many", "remind me") and are not what it asks for. Sorted.
+pub const FRAME_WORDS: &[&str] = &[
+    "advice", "ago", "first", "idea", "ideas", "last", "long", "many", "mention", "mentioned", "much",
+    "number", "often", "passed", "past", "recommend", "recommendation", "recommendations", "remember",
+    "remind", "suggest", "suggestion", "suggestions", "tip", "tips", "total",
 ];
 
 /// Whether a lower-case word is a stop word.
@@ -58,15 +70,21 @@ impl Analyzer {
         let mut dense: Option<char> = None;
         let mut dense_run = 0;
         let mut flush = |word: &mut String, length: &mut usize| {
-            if !word.is_empty() {
-                emit(stemmer, word);
-                word.clear();
+            let bare = word.trim_end_matches('\'');
+            let bare = bare.strip_suffix("'s").unwrap_or(bare);
+            if !bare.is_empty() {
+                emit(stemmer, bare);
             }
+            word.clear();
             *length = 0;
         };
         for c in text.nfkd() {
-            if is_combining_mark(c) || c == '\'' || c == '’' {
-                // "don't" is one word; "user's" loses its s when it is stemmed.
+            if is_combining_mark(c) {
+                continue;
+            }
+            if matches!(c, '\'' | '’') && !word.is_empty() && dense.is_none() {
+                // "don't" is one word.
+                word.push('\'');
                 continue;
             }
             if !c.is_alphanumeric() {
@@ -112,24 +130,20 @@ impl Analyzer {
         });
     }
 
-    /// The terms of a text that is asked for, each once, in order.
+    /// The terms that a question asks for, each once, in order: without stop words and without what frames a
+    /// question, unless nothing else is left.
     pub fn query_terms(&mut self, text: &str) -> Vec<Term> {
-        let mut terms = Vec::new();
-        self.terms(text, |term| {
-            if !terms.contains(&term) {
-                terms.push(term);
+        let is_frame = |word: &str| FRAME_WORDS.binary_search(&word).is_ok();
+        let mut kept: [Vec<Term>; 3] = Default::default();
+        self.words(text, |stemmer, word| {
+            let term = hash(&stemmer.stem(word));
+            for (list, keep) in kept.iter_mut().zip([!is_stop(word) && !is_frame(word), !is_stop(word), true]) {
+                if keep && !list.contains(&term) {
+                    list.push(term);
+                }
             }
         });
-        if terms.is_empty() {
-            // "Who am I?" consists of stop words only; then they are what there is to go by.
-            self.words(text, |stemmer, word| {
-                let term = hash(&stemmer.stem(word));
-                if !terms.contains(&term) {
-                    terms.push(term);
-                }
-            });
-        }
-        terms
+        kept.into_iter().find(|list| !list.is_empty()).unwrap_or_default()
     }
 }
 
@@ -162,13 +176,13 @@ mod tests {
 
     #[test]
     fn stop_words_are_sorted() {
-        assert!(STOP_WORDS.is_sorted());
+        assert!(STOP_WORDS.is_sorted() && FRAME_WORDS.is_sorted());
         assert!(is_stop("the") && !is_stop("potluck"));
     }
 
     #[test]
     fn words_are_folded() {
-        assert_eq!(words("Don't CAFÉ-bar, naïve ﬁsh №5"), ["dont", "cafe", "bar", "naive", "fish", "no5"]);
+        assert_eq!(words("Don't CAFÉ-bar, naïve ﬁsh №5"), ["don't", "cafe", "bar", "naive", "fish", "no5"]);
         assert_eq!(words("x".repeat(100).as_str()), ["x".repeat(64)]);
         assert_eq!(words(" \n\t.,"), Vec::<String>::new());
     }

@@ -195,20 +195,7 @@ fn forget(engine: &Engine, pen: &mut Pen, group: &mut Group, targets: &[RecordId
 /// Removes texts and vectors from the log and the indexes, once their tombstone is written.
 fn erase_texts(engine: &Engine, pen: &mut Pen, targets: &[RecordId]) -> Result<(), MemoryError> {
     pen.log.erase(targets)?;
-    // Files were rewritten, so entries lie elsewhere.
-    let mut places = Vec::new();
-    pen.log.for_each(None, 0, |place, entry| {
-        if let Entry::Version(version) = entry {
-            places.push((version.header.id, place));
-        }
-        std::ops::ControlFlow::Continue(())
-    })?;
     let mut state = engine.write();
-    for (id, place) in places {
-        if let Some(ordinal) = state.table.ordinal(id) {
-            state.table.set_place(ordinal, place);
-        }
-    }
     let mut gone = Vec::new();
     for id in targets {
         let Some((ordinal, row)) = state.table.by_id(*id) else { continue };
@@ -279,7 +266,7 @@ fn embed(engine: &Engine, pen: &mut Pen, group: &mut Group, model: &str, rows: V
         let Context { stamp, sequence, .. } = draw(engine, pen, group).context();
         let sealed = Vectors::seal(id, (model.to_owned(), dims), rows, (stamp, sequence), &pen.signer);
         if let Ok(vectors) = sealed {
-            group.entries.push(Entry::Vectors(vectors));
+            group.entries.push(Entry::Vectors(Box::new(vectors)));
             group.digests.push(None);
         }
     }

@@ -13,14 +13,10 @@ pub(super) fn stats(engine: &Engine) -> Stats {
     let table = &state.table;
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     let mut projects: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut conflicts = 0;
     for ordinal in table.live() {
         let Some(row) = table.row(ordinal) else { continue };
         *kinds.entry(row.kind.name().to_owned()).or_default() += 1;
         *projects.entry(row.project).or_default() += 1;
-        if !row.supersedes.is_empty() && !table.conflicts(ordinal).is_empty() {
-            conflicts += 1;
-        }
     }
     let projects = projects
         .into_iter()
@@ -40,7 +36,7 @@ pub(super) fn stats(engine: &Engine) -> Stats {
         live: table.live().len(),
         kinds,
         projects,
-        conflicts,
+        conflicts: table.conflicts_in_all(),
         embedder: state.model.clone(),
         pending: state.pending(),
         overlay: u64::from(table.len().saturating_sub(keyword.next())),

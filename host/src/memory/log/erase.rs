@@ -31,13 +31,13 @@ pub struct Erased {
 }
 
 impl Log {
-    /// Erases the texts of these versions and the rows of their embeddings. Each file that holds some is written
-    /// anew and takes the old one's place in one step: a crash leaves the old or the new. Locations stay right
-    /// and signatures still verify. Reads the whole log once.
+    /// Erases the texts of these versions and the rows of their embeddings. Each file that holds some is
+    /// written anew and takes the old one's place in one step: a crash leaves the old or the new. Locations
+    /// stay right and signatures still verify. Reads the whole log once.
     ///
     /// # Errors
-    /// [`LogError::Full`] or [`LogError::Io`] if a file cannot be written; those before it are done, and calling
-    /// again does the rest.
+    /// [`LogError::Full`] or [`LogError::Io`] if a file cannot be written; those before it are done, and
+    /// calling again does the rest.
     pub fn erase(&mut self, versions: &[RecordId]) -> Result<Erased, LogError> {
         if self.stopped {
             return Err(LogError::Stopped);

@@ -9,7 +9,11 @@ use super::super::record::{CodecError, NodeId};
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// Another process has the log open.
-    #[error("the memory is open in another process (lock {}): stop that one first, or talk to it", path.display())]
+    #[error(
+        "the memory is open in another process (lock {}): stop that one first, or talk to \
+         it",
+        path.display()
+    )]
     InUse {
         /// The file that is locked.
         path: PathBuf,
@@ -39,7 +43,11 @@ pub enum LogError {
         origin: NodeId,
     },
     /// The disk is full. Nothing was kept of what was to be written.
-    #[error("there is no room left on the disk of {}: free some and try again; nothing was written", path.display())]
+    #[error(
+        "there is no room left on the disk of {}: free some and try again; nothing was \
+         written",
+        path.display()
+    )]
     Full {
         /// The file that did not fit.
         path: PathBuf,
@@ -54,7 +62,8 @@ pub enum LogError {
     },
     /// An earlier failure left it unknown what is on disk.
     #[error(
-        "the memory stopped writing after a failure of the disk: open it again, so that it finds out what is kept"
+        "the memory stopped writing after a failure of the disk: open it again, so that it finds out what is \
+         kept"
     )]
     Stopped,
     /// An entry does not follow the one before it.
@@ -81,7 +90,11 @@ pub enum LogError {
     #[error(transparent)]
     Entry(#[from] CodecError),
     /// An entry on disk is not readable any more.
-    #[error("the entry at byte {offset} of {} cannot be read ({reason}): fetch it again from another machine", path.display())]
+    #[error(
+        "the entry at byte {offset} of {} cannot be read ({reason}): fetch it again from another \
+         machine",
+        path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -135,8 +148,9 @@ pub struct Torn {
     pub len: u64,
     /// Where they are kept.
     pub kept: PathBuf,
-    /// Whether the tail has the full length of an entry. It may then have been acknowledged before it was damaged:
-    /// ask other machines for entries of this origin before writing new ones under the same sequence.
+    /// Whether the tail has the full length of an entry. It may then have been acknowledged before it was
+    /// damaged: ask other machines for entries of this origin before writing new ones under the same
+    /// sequence.
     pub complete: bool,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Header: magic (8), format (u32), first sequence (u64), origin (32), zeros (8), CRC-32 of all that (u32).
 //! Frame: length of the payload (u32), CRC-32 of that length and the payload (u32), payload. All numbers are
-//! little-endian. The payload is an entry; zeros may follow one whose text was erased, so that every frame keeps
-//! its place for good.
+//! little-endian. The payload is an entry; zeros may follow one whose text was erased, so that every frame
+//! keeps its place for good.
 
 use super::super::record::{CodecError, Entry, MAX_ENTRY, MIN_ENTRY, NodeId, Peek};
 
@@ -126,7 +126,8 @@ pub(super) fn entry(payload: &[u8]) -> Result<Entry, CodecError> {
 pub(super) enum Step<'a> {
     /// A frame with its offset and what its entry's first bytes say.
     Frame { offset: usize, frame: Frame<'a>, peek: Peek },
-    /// A stretch that cannot be read, followed by an entry of this sequence; `None` up to the end of the file.
+    /// A stretch that cannot be read, followed by an entry of this sequence; `None` up to the end of the
+    /// file.
     Unreadable { offset: usize, end: usize, next: Option<u64> },
     /// An entry of a newer program.
     Future { found: u8 },

@@ -1,7 +1,7 @@
 //! Opening: what lies in the folder, what of it can be read, and what a crash left behind.
 //!
-//! First everything is read and nothing is touched, so that a log of a newer program stays as it is. Then tails
-//! that a crash tore off are cut from the last file of each machine, where alone appending goes on.
+//! First everything is read and nothing is touched, so that a log of a newer program stays as it is. Then
+//! tails that a crash tore off are cut from the last file of each machine, where alone appending goes on.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -32,7 +32,8 @@ struct Scanned {
     number: u32,
     len: u64,
     damage: Vec<Damage>,
-    /// Where an unreadable end starts, the sequence it starts with, and whether it has the length of an entry.
+    /// Where an unreadable end starts, the sequence it starts with, and whether it has the length of an
+    /// entry.
     tail: Option<(u64, u64, bool)>,
 }
 

@@ -75,8 +75,7 @@ impl Report {
 }
 
 impl Log {
-    /// Reads everything and checks checksums, encodings, signatures, hashes and sequences. Takes about a minute
-    /// for every million entries.
+    /// Reads everything and checks checksums, encodings, signatures, hashes and sequences. Takes long.
     ///
     /// # Errors
     /// [`LogError::Io`] if the disk does not answer. What is wrong with the log is in the report.

@@ -70,8 +70,8 @@ impl Chunk {
 }
 
 impl Log {
-    /// Appends entries of any machines, in their order, and syncs them to disk: all of them, or none if it fails.
-    /// Entries of others must have been verified before. Returns where they lie.
+    /// Appends entries of any machines, in their order, and syncs them to disk: all of them, or none if it
+    /// fails. Entries of others must have been verified before. Returns where they lie.
     ///
     /// # Errors
     /// [`LogError::Gap`] or [`LogError::Known`] if an entry does not follow those of its machine (nor fills a

@@ -15,7 +15,7 @@ const DAY: i64 = 86_400_000;
 
 /// A stretch of time, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(in crate::memory) struct Span {
     /// Its first moment.
     pub from: i64,
     /// The moment after its last.
@@ -25,7 +25,7 @@ pub struct Span {
 }
 
 /// The times a question names, seen from `now`; most questions name none.
-pub fn mentioned(question: &str, now: Millis) -> Vec<Span> {
+pub(in crate::memory) fn mentioned(question: &str, now: Millis) -> Vec<Span> {
     let Ok(moment) = Timestamp::from_millisecond(now.0) else { return Vec::new() };
     let today = moment.to_zoned(TimeZone::UTC).date();
     let lower = question.to_lowercase();
@@ -48,7 +48,7 @@ pub fn mentioned(question: &str, now: Millis) -> Vec<Span> {
 }
 
 /// How near a moment lies to the nearest span: 1 within, a half at the span's slack, then towards 0.
-pub fn closeness(spans: &[Span], at: Millis) -> f32 {
+pub(in crate::memory) fn closeness(spans: &[Span], at: Millis) -> f32 {
     spans.iter().map(|span| near(span, at.0)).fold(0.0, f32::max)
 }
 

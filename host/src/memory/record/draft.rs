@@ -120,6 +120,20 @@ pub enum DraftError {
     },
 }
 
+impl DraftError {
+    /// The field at fault.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Long { .. } | Self::Binary { .. } => "content",
+            Self::Tags { .. } | Self::Tag { .. } => "tags",
+            Self::Name { field, .. } | Self::Time { field } => field,
+            Self::Supersedes { .. } | Self::NoTarget => "supersedes",
+            Self::Backwards { .. } => "valid_until",
+            Self::Reason { .. } => "reason",
+        }
+    }
+}
+
 impl Draft {
     /// Whether it can be written down.
     ///
@@ -207,8 +221,8 @@ fn problem(name: &str, max: usize) -> Option<&'static str> {
     }
 }
 
-/// The text that two copies of one memory share, for comparing only: composed Unicode (NFC), `\n` for every line
-/// end, no blanks at the ends of lines, one for each run of blanks within, nothing around the whole.
+/// The text that two copies of one memory share, for comparing only: composed Unicode (NFC), `\n` for every
+/// line end, no blanks at the ends of lines, one for each run of blanks within, nothing around the whole.
 pub fn normalise(body: &str) -> String {
     let mut out = String::with_capacity(body.len());
     let mut blank = false;

@@ -22,7 +22,7 @@ pub enum Entry {
     /// A version of a record.
     Version(Box<Version>),
     /// The embedding of a version.
-    Vectors(Vectors),
+    Vectors(Box<Vectors>),
 }
 
 /// What the first bytes of an entry say, without reading the rest.
@@ -172,7 +172,7 @@ impl Entry {
     pub fn erased(self) -> Self {
         match self {
             Self::Version(version) => Self::Version(Box::new(version.erased())),
-            Self::Vectors(vectors) => Self::Vectors(vectors.erased()),
+            Self::Vectors(vectors) => Self::Vectors(Box::new(vectors.erased())),
         }
     }
 
@@ -200,7 +200,7 @@ impl Entry {
         bytes.extend_from_slice(&self.sequence().to_le_bytes());
         let written = match self {
             Self::Version(version) => minicbor::encode(version.as_ref(), &mut bytes),
-            Self::Vectors(vectors) => minicbor::encode(vectors, &mut bytes),
+            Self::Vectors(vectors) => minicbor::encode(vectors.as_ref(), &mut bytes),
         };
         written.map_err(|error| CodecError::Malformed { reason: error.to_string() })?;
         if bytes.len() > MAX_ENTRY { Err(CodecError::Long { len: bytes.len() }) } else { Ok(bytes) }
@@ -227,13 +227,13 @@ impl Entry {
         let entry = if peek.is_version {
             Self::Version(Box::new(decoder.decode().map_err(malformed)?))
         } else {
-            Self::Vectors(decoder.decode().map_err(malformed)?)
+            Self::Vectors(Box::new(decoder.decode().map_err(malformed)?))
         };
         if entry.sequence() != peek.sequence {
             return Err(CodecError::Sequence { outside: peek.sequence, inside: entry.sequence() });
         }
-        // One entry, one encoding: whatever the decoder forgave (long integers, open arrays, fields it does not
-        // know) shows here.
+        // One entry, one encoding: whatever the decoder forgave (long integers, open arrays, fields it does
+        // not know) shows here.
         let used = MIN_ENTRY.saturating_add(decoder.position());
         if bytes.get(..used) == Some(entry.encode()?.as_slice()) {
             Ok((entry, used))

@@ -18,7 +18,11 @@ pub struct Signer(SigningKey);
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
     /// The file cannot be read or written.
-    #[error("the key of this machine at {} cannot be used: check that the folder exists and can be written", path.display())]
+    #[error(
+        "the key of this machine at {} cannot be used: check that the folder exists and can be \
+         written",
+        path.display()
+    )]
     Io {
         /// The file of the key.
         path: PathBuf,
@@ -36,7 +40,11 @@ pub enum SignerError {
         path: PathBuf,
     },
     /// Others can read the file.
-    #[error("the key of this machine at {} can be read by others (mode {mode:03o}): run chmod 600 on it", path.display())]
+    #[error(
+        "the key of this machine at {} can be read by others (mode {mode:03o}): run chmod 600 on \
+         it",
+        path.display()
+    )]
     Exposed {
         /// The file of the key.
         path: PathBuf,

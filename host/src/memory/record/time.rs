@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
-use serde::de::{Error as _, Visitor};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment: milliseconds since the Unix epoch, between the years 1 and 9999. In JSON it is text of RFC 3339.
@@ -18,7 +18,8 @@ pub struct Millis(#[n(0)] pub i64);
 pub enum TimeError {
     /// Not one of the forms that are understood.
     #[error(
-        "{0:?} is no time: write it like 2023-05-20, 2023-05-20 02:21 or 2023-05-20T02:21:00Z, or as seconds since 1970"
+        "{0:?} is no time: write it like 2023-05-20, 2023-05-20 02:21 or 2023-05-20T02:21:00Z, or as seconds \
+         since 1970"
     )]
     Unreadable(String),
     /// A number that may be a year or a second of the first hours of 1970.
@@ -31,9 +32,10 @@ pub enum TimeError {
 
 /// The first moment of the year 1, in milliseconds since the Unix epoch.
 const MIN: i64 = -62_135_596_800_000;
-/// The last moment of the year 9999, in milliseconds since the Unix epoch.
-const MAX: i64 = 253_402_300_799_999;
-/// Numbers this large, either way, are milliseconds; smaller ones are seconds (this many are in the year 5138).
+/// The last moment that is 9999 in every time zone, in milliseconds since the Unix epoch.
+const MAX: i64 = 253_402_207_200_999;
+/// Numbers this large, either way, are milliseconds; smaller ones are seconds (this many are in the year
+/// 5138).
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
 impl Millis {
@@ -65,8 +67,8 @@ impl Millis {
         }
     }
 
-    /// A moment as text: RFC 3339; a date, with or without a time, with hyphens or slashes and with or without a
-    /// weekday in brackets (then in UTC); or seconds or milliseconds since the Unix epoch.
+    /// A moment as text: RFC 3339; a date, with or without a time, with hyphens or slashes and with or
+    /// without a weekday in brackets (then in UTC); or seconds or milliseconds since the Unix epoch.
     ///
     /// # Errors
     /// [`TimeError`] if it is none of these or outside the years 1 to 9999.

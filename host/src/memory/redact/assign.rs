@@ -71,20 +71,24 @@ const TIES: &[(Tie, &str)] = &[
     (
         Tie::Assign,
         concat!(
-            r#"^[ \t]+(?i:for|of|to|on|at|in|from)[ \t]+[^\n.;:=!?"'`]{1,50}?[ \t]*(?:\([^()\n]{1,40}\))?[ "#,
+            r#"^[ \t]+(?i:for|of|to|on|at|in|from)[ \t]+[^\n.;:=!?"'`()\[\]"#,
+            r#"<>#/]{1,50}?[ \t]*(?:\([^()\n]{1,40}\))?[ "#,
             r#"\t]*[:=][*_]{0,2}[ \t]*"#,
         ),
     ),
+    (Tie::Speech, r"^[ \t]+from[ \t]+\S{3,64}[ \t]+to[ \t]+"),
     (Tie::Speech, r#"^[ \t]*(?:是|は|为|為|：|은|는)[ \t]*"#),
     (Tie::Quoted, r#"^\\?["'`]{0,1}[\])]?[ \t]*[,({]?[ \t]*(?:[A-Za-z.:]{0,24}\()?["'`“]"#),
     (
         Tie::Cell,
         concat!(
-            r#"^[*_`]{0,3}(?:[ \t]*\|[ \t]*|["']?(?:[ \t]+[a-zA-Z:]+="[^"<>\n]{0,40}")?[ \t]*>\s{0,20}|</(?"#,
+            r#"^[*_`]{0,3}(?:[ \t]+\|[ \t]*|\|[ \t]+|["']?(?:[ \t]+[a-zA-Z:"#,
+            r#"]+="[^"<>\n]{0,40}")?[ \t]*>\s{0,20}|</(?"#,
             r#":td|th|dt|b|strong|label|span)>\s{0,20}<(?:td|dd|span|code)>)"#,
         ),
     ),
     (Tie::Bare, r#"^["'`*_)]{0,3}[ \t]*:?[ \t]*\|?[>-]?-?\r?\n[ \t]*"#),
+    (Tie::Bare, r"^[ \t]+from[ \t]+"),
     (Tie::Bare, r#"^["'`*_)]{0,3}[ \t]+(?:-[ \t]+|–[ \t]+|—[ \t]+)?"#),
 ];
 
@@ -255,12 +259,30 @@ fn fits(name: &Name<'_>, tie: Tie, found: &Value<'_>) -> bool {
         Class::Pin => digits(4, 8) && !found.goes_on_as_number && tie != Tie::Quoted,
         Class::CardCode => digits(3, 4) && !found.goes_on_as_number,
         Class::Code => (digits(4, 10) && spoken && !found.goes_on_as_number) || is_recovery_code(text),
+        _ if is_code(tie, found) || (tie == Tie::Bare && is_verb(name)) => false,
         _ if value::is_placeholder(text) || value::is_reference(text, found.quoted) => false,
-        Class::Password => is_password(tie, found, false),
+        Class::Password => {
+            is_password(tie, found, false) || (tie == Tie::Assign && is_slug(name.text, found))
+        }
         Class::Loose => is_password(tie, found, true),
         Class::Key(SecretKind::PotluckInvite) => text.len() >= 24 && value::is_random(text),
         Class::Key(_) | Class::PrivateKey => is_key(tie, found),
     }
+}
+
+/// Whether a bare value is a piece of code: `Result<…>`, `::new`, `//`, or one side of an equation.
+fn is_code(tie: Tie, found: &Value<'_>) -> bool {
+    !found.quoted
+        && ((tie != Tie::Cell && found.goes_on_as_code)
+            || found.text.starts_with(':')
+            || found.text.starts_with("//"))
+}
+
+/// Whether "pass" may be the verb: only next to a user's name is it a noun.
+fn is_verb(name: &Name<'_>) -> bool {
+    let before = name.before.to_ascii_lowercase();
+    name.class == Class::Loose
+        && !["user", "login", "name", "account", "email"].iter().any(|cue| before.contains(cue))
 }
 
 /// Codes to recover an account: short groups of letters and digits.
@@ -276,7 +298,8 @@ fn is_recovery_code(text: &str) -> bool {
 
 fn is_key(tie: Tie, found: &Value<'_>) -> bool {
     let text = found.text.as_ref();
-    if value::is_random(text) {
+    // What has brackets and stands bare is code.
+    if value::is_random(text) && (found.quoted || !text.contains(['(', ')', '<', '\\', '{'])) {
         return true;
     }
     let shape = value::shape(text);
@@ -332,6 +355,14 @@ fn is_password(tie: Tie, found: &Value<'_>, loose: bool) -> bool {
     }
 }
 
+/// `DB_PASSWORD=my-secret-pw`: small words with dashes, which only a file of settings makes a password of.
+fn is_slug(name: &str, found: &Value<'_>) -> bool {
+    let text = found.text.as_ref();
+    let env = name.contains('_') && !name.contains(|c: char| c.is_lowercase());
+    let small = text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    env && small && text.matches('-').count() > 1 && !value::is_technical(text)
+}
+
 /// Names of further fields, `password2` and `user_password1`, as code passes them on.
 fn is_field(text: &str) -> bool {
     let pieces = value::pieces(text);
@@ -341,8 +372,13 @@ fn is_field(text: &str) -> bool {
             "password" | "passwd" | "pwd" | "pass" | "pw" | "token" | "secret"
         )
     };
+    let stem = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let plain = !stem.contains(|c: char| c.is_ascii_digit());
     let number = pieces.last().is_none_or(|p| !p.starts_with(|c: char| c.is_ascii_digit()) || p.len() == 1);
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && pieces.iter().any(secret) && number
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && pieces.iter().any(secret)
+        && number
+        && plain
 }
 
 /// One plain word: a password only where the line ends with it and it says nothing of passwords.

@@ -224,7 +224,7 @@ fn luhn(digits: &[u8]) -> bool {
         let twice = u32::from(*digit) * if at % 2 == 1 { 2 } else { 1 };
         sum + if twice > 9 { twice - 9 } else { twice }
     });
-    sum % 10 == 0 && digits.iter().any(|digit| *digit != 0)
+    sum.is_multiple_of(10) && digits.iter().any(|digit| *digit != 0)
 }
 
 /// The length of a bank account number by country.

@@ -63,11 +63,12 @@ enum Target {
 /// The automaton and, for each of its patterns, whom it wakes.
 struct Anchors {
     automaton: Option<AhoCorasick>,
-    targets: Vec<Target>,
+    /// The anchor itself, where its case counts.
+    targets: Vec<(Option<&'static str>, Target)>,
 }
 
 static ANCHORS: LazyLock<Anchors> = LazyLock::new(|| {
-    let mut all: Vec<(&str, Target)> = Vec::new();
+    let mut all: Vec<(&'static str, Target)> = Vec::new();
     all.push((MARKER, Target::Marker));
     all.push(("://", Target::Url));
     all.extend(token::anchors().map(|(anchor, rule)| (anchor, Target::Token(rule))));
@@ -81,8 +82,20 @@ static ANCHORS: LazyLock<Anchors> = LazyLock::new(|| {
         .kind(Some(AhoCorasickKind::DFA))
         .build(all.iter().map(|(anchor, _)| *anchor));
     // A few hundred constant strings of a few bytes cannot fail to build; a test holds it to that.
-    Anchors { automaton: automaton.ok(), targets: all.into_iter().map(|(_, target)| target).collect() }
+    Anchors {
+        automaton: automaton.ok(),
+        targets: all.into_iter().map(|(anchor, target)| (exact(anchor, target), target)).collect(),
+    }
 });
+
+/// The anchor if only its own case will do: a vendor's prefix has one case, a header's name has any.
+fn exact(anchor: &'static str, target: Target) -> Option<&'static str> {
+    match target {
+        Target::Token(_) => Some(anchor),
+        Target::Place(rule) if service::is_exact(rule) => Some(anchor),
+        _ => None,
+    }
+}
 
 /// Whether the automaton was built; for the test that the tables are sound.
 #[cfg(test)]
@@ -108,7 +121,10 @@ pub(super) fn scan(text: &str) -> Scan<'_> {
     if let Some(automaton) = &ANCHORS.automaton {
         for hit in automaton.find_overlapping_iter(text) {
             let Some(target) = ANCHORS.targets.get(hit.pattern().as_usize()) else { continue };
-            scan.wake(*target, hit.start(), hit.end());
+            let (exact, target) = *target;
+            if exact.is_none_or(|anchor| text.get(hit.range()) == Some(anchor)) {
+                scan.wake(target, hit.start(), hit.end());
+            }
         }
     }
     number::runs(&mut scan);

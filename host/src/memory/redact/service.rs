@@ -215,6 +215,11 @@ pub(super) fn anchors() -> impl Iterator<Item = (&'static str, usize)> {
     RULES.iter().enumerate().flat_map(|(at, rule)| rule.anchors.iter().map(move |anchor| (*anchor, at)))
 }
 
+/// Whether a rule's anchors count only in their own case.
+pub(super) fn is_exact(index: usize) -> bool {
+    RULES.get(index).is_some_and(|rule| !rule.pattern.contains("(?i)"))
+}
+
 /// The patterns that do not compile; for a test.
 #[cfg(test)]
 pub(super) fn bad() -> Vec<&'static str> {

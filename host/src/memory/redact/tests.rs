@@ -166,7 +166,7 @@ fn crafted() -> impl Strategy<Value = String> {
     );
     pieces.extend((0..8).map(|_| rng.of(super::corpus::BASE64, 20)));
     let cut = (prop::sample::select(pieces), 0_usize..200, 0_usize..400).prop_map(|(piece, from, len)| {
-        piece.chars().skip(if from < 120 { 0 } else { from - 120 }).take(len.max(1)).collect::<String>()
+        piece.chars().skip(from.saturating_sub(120)).take(len.max(1)).collect::<String>()
     });
     prop::collection::vec(cut, 0..12).prop_map(|parts| parts.concat())
 }
@@ -203,9 +203,14 @@ fn speed() {
         harmless::all(2).iter().map(|item| item.text.clone() + "\n").collect::<String>().repeat(8);
     for (name, text) in [("prose", plain), ("look-alikes", mixed)] {
         let _ = redact(&text);
-        let start = std::time::Instant::now();
-        let found = redact(&text).redactions.len();
-        let rate = text.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
+        let mut best = f64::MAX;
+        let mut found = 0;
+        for _ in 0..9 {
+            let start = std::time::Instant::now();
+            found = redact(&text).redactions.len();
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        let rate = text.len() as f64 / best / 1e6;
         println!("{name}: {} bytes, {rate:.0} MB/s, {found} kinds", text.len());
     }
 }

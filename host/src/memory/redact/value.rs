@@ -111,11 +111,12 @@ pub(super) fn is_wordy(text: &str) -> bool {
     const KNOWN: [&str; 14] =
         ["db", "id", "ssh", "tls", "ssl", "k8s", "prd", "dev", "svc", "http", "rpc", "sql", "gpt", "jwt"];
     let pieces = pieces(text);
-    let (mut words, mut chars, mut odd) = (0_usize, 0_usize, 0_usize);
+    let (mut words, mut chars, mut odd, mut digits) = (0_usize, 0_usize, 0_usize, 0_usize);
     for piece in &pieces {
         let len = piece.chars().count();
         if piece.starts_with(char::is_numeric) {
             odd += usize::from(len > 4);
+            digits += len;
         } else if KNOWN.iter().any(|known| piece.eq_ignore_ascii_case(known)) {
             words += 1;
             chars += 4;
@@ -126,14 +127,13 @@ pub(super) fn is_wordy(text: &str) -> bool {
         }
     }
     let numbers = pieces.len() - words;
-    words > 0 && odd == 0 && chars * 2 >= words * 7 && numbers <= words
+    words > 0 && odd == 0 && digits * 4 <= chars * 3 && chars * 2 >= words * 7 && numbers <= words
 }
 
 /// Whether a text of at least 16 characters looks made by chance: no spaces, not words, not one number.
 pub(super) fn is_random(text: &str) -> bool {
     let shape = shape(text);
-    let plain =
-        text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'(' | b')' | b'"' | b'<' | b'>' | b'\\'));
+    let plain = text.bytes().all(|b| b.is_ascii_graphic());
     let mixed = shape.digit > 0 || (shape.upper > 0 && shape.lower > 0);
     let lone = shape.len >= 20 && shape.entropy >= 3.2;
     plain
@@ -292,11 +292,10 @@ pub(super) fn is_state(word: &str) -> bool {
 
 /// Whether a word is a term of the trade (`SHA-256`, `base64`, `12-character`, `8+`) and not a password.
 pub(super) fn is_technical(word: &str) -> bool {
-    const TERMS: [&str; 40] = [
+    const TERMS: [&str; 34] = [
         "sha", "md", "base", "utf", "aes", "argon", "bcrypt", "pbkdf", "scrypt", "rsa", "hmac", "oauth",
-        "http", "totp", "ascii", "x", "pkcs", "rot", "v", "blake", "ed", "tls", "ssl", "ipv", "iso", "rfc",
-        "latin", "crc", "gpt", "claude", "llama", "qwen", "k", "s", "ec", "curve", "chacha", "cl", "o",
-        "password",
+        "http", "totp", "ascii", "pkcs", "rot", "v", "blake", "ed", "tls", "ssl", "ipv", "iso", "rfc",
+        "latin", "crc", "gpt", "claude", "llama", "qwen", "curve", "chacha", "password",
     ];
     let lower = word.to_lowercase();
     if let Some(first) = lower.find(|c: char| c.is_ascii_digit()) {
@@ -312,13 +311,13 @@ pub(super) fn is_technical(word: &str) -> bool {
                 "digit",
             ];
             let unit = after.trim_start_matches(['-', '+']);
-            return (unit.is_empty() && after != "")
+            return (unit.is_empty() && !after.is_empty())
                 || UNITS.iter().any(|u| unit.starts_with(u))
                 || is_span(tail);
         }
         return TERMS.contains(&head)
             && after.len() <= 12
-            && (plain(after) || digits > 0 && after.len() <= 6);
+            && (plain(after) || head.len() > 1 && after.len() <= 6);
     }
     false
 }

@@ -121,7 +121,8 @@ fn is_url_password(secret: &str) -> bool {
     let port = secret.split(['/', '?']).next().unwrap_or_default();
     let path = port.len() < secret.len() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
     let variable = secret.starts_with('$') || secret.starts_with('{') || secret.starts_with('%');
-    !path && !(variable && !secret.contains(|c: char| c.is_ascii_digit())) && !value::is_placeholder(secret)
+    let filled = !variable || secret.contains(|c: char| c.is_ascii_digit());
+    !path && filled && !value::is_placeholder(secret)
 }
 
 static WEBHOOK: LazyLock<Vec<(SecretKind, Regex)>> = LazyLock::new(|| {

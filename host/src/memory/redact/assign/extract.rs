@@ -19,6 +19,8 @@ pub(super) struct Value<'t> {
     pub(super) at_end: bool,
     /// Whether a number goes on behind it: `4821-33`, `1234.5`.
     pub(super) goes_on_as_number: bool,
+    /// Whether type arguments or an equals sign follow: `Result<T>`, `x = …`.
+    pub(super) goes_on_as_code: bool,
 }
 
 impl Value<'_> {
@@ -57,7 +59,7 @@ static JOINT: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// Reads the value at the start of `rest`.
 pub(super) fn extract(rest: &str) -> Option<Value<'_>> {
-    let bare = rest.trim_start_matches(|c: char| c == '*' || c == '_' || c == ' ');
+    let bare = rest.trim_start_matches(['*', '_', ' ']);
     let mut skip = if bare.starts_with(['`', '"', '\'']) { rest.len() - bare.len() } else { 0 };
     let open = rest.get(skip..)?;
     // r"…", b'…', L"…", @"…" and the call that wraps a literal.
@@ -122,7 +124,6 @@ fn quoted(rest: &str, skip: usize) -> Option<Value<'_>> {
         let lead = text.len() - text.trim_start().len();
         let inner = rest.get(start + lead..end)?.trim_end();
         return Some(finish(
-            rest,
             start + lead,
             start + lead + inner.len(),
             Cow::Owned(trimmed.to_owned()),
@@ -130,7 +131,7 @@ fn quoted(rest: &str, skip: usize) -> Option<Value<'_>> {
             after,
         ));
     }
-    Some(finish(rest, start, end, text, true, after))
+    Some(finish(start, end, text, true, after))
 }
 
 /// Where the closing quote stands; not on another line, not behind a backslash.
@@ -193,10 +194,10 @@ fn bare_value(rest: &str) -> Option<Value<'_>> {
     // Several words to the end of the line may be a passphrase.
     let line = rest.split(['\n', '\r', '"', '.', ',', ';', '(']).next().unwrap_or_default().trim_end();
     if line.len() > whole.len() && is_phrase(line) {
-        return Some(finish(rest, 0, line.len(), Cow::Borrowed(line), false, rest.get(line.len()..)?));
+        return Some(finish(0, line.len(), Cow::Borrowed(line), false, rest.get(line.len()..)?));
     }
     (!text.is_empty())
-        .then(|| finish(rest, 0, end, Cow::Borrowed(text), false, rest.get(end..).unwrap_or_default()))
+        .then(|| finish(0, end, Cow::Borrowed(text), false, rest.get(end..).unwrap_or_default()))
 }
 
 /// Four to eight small words with nothing of a sentence about them.
@@ -216,14 +217,7 @@ fn is_pair(text: &str) -> bool {
     (1..=40).contains(&name) && text.trim_start().get(name..).is_some_and(|tail| tail.starts_with(['=', ':']))
 }
 
-fn finish<'t>(
-    _rest: &'t str,
-    start: usize,
-    end: usize,
-    text: Cow<'t, str>,
-    quoted: bool,
-    after: &str,
-) -> Value<'t> {
+fn finish<'t>(start: usize, end: usize, text: Cow<'t, str>, quoted: bool, after: &str) -> Value<'t> {
     let tail = after.trim_start_matches([' ', '\t']);
     let closed = after.trim_start_matches([
         '.', '!', ',', ';', ')', '*', '"', '\'', '`', '}', ']', '?', '<', '|', '&', '\\',
@@ -238,5 +232,6 @@ fn finish<'t>(
     let mut next = after.chars();
     let goes_on_as_number = matches!(next.next(), Some('-' | '.' | ',' | '/' | ':' | '%'))
         && next.next().is_some_and(|c| c.is_ascii_digit());
-    Value { start, end, text, quoted, at_end, goes_on_as_number }
+    let goes_on_as_code = (after.starts_with('<') && !after.starts_with("</")) || tail.starts_with("= ");
+    Value { start, end, text, quoted, at_end, goes_on_as_number, goes_on_as_code }
 }
