@@ -19,7 +19,9 @@ mod handle;
 mod keeper;
 mod recall;
 mod show;
+mod spans;
 mod table;
+mod vocabulary;
 mod writer;
 
 pub mod clock;

@@ -19,4 +19,5 @@ mod guide;
 mod isolation;
 mod load;
 mod pull;
+mod recall;
 mod sdk;

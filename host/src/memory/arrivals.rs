@@ -1,6 +1,6 @@
 //! The order in which versions arrived here: what ordinals, and with them all indexes, are numbered by.
 //!
-//! Entries of 24 bytes: id 16, passages u16, pieces u16, checksum of these u32; a torn last entry is dropped. The
+//! Entries of 24 bytes: id 16, passages u16, spans u16, checksum of these u32; a torn last entry is dropped. The
 //! file can be lost: then every index is rebuilt from the log in a new order.
 
 use std::{
@@ -63,10 +63,10 @@ fn decode(entry: &[u8]) -> Option<(RecordId, Parts)> {
         return None;
     }
     let (id, parts) = data.split_at_checked(16)?;
-    let (passages, pieces) = parts.split_at_checked(2)?;
+    let (passages, spans) = parts.split_at_checked(2)?;
     let id = RecordId(uuid::Uuid::from_bytes(id.try_into().ok()?));
     let passages = u16::from_le_bytes(passages.try_into().ok()?);
-    let spans = u16::from_le_bytes(pieces.try_into().ok()?);
+    let spans = u16::from_le_bytes(spans.try_into().ok()?);
     Some((id, Parts { passages, spans }))
 }
 

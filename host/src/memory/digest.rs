@@ -1,5 +1,7 @@
 //! A text as the indexes take it: its terms, its passages' terms, the words in it, and the pieces that get vectors.
 
+use std::collections::HashMap;
+
 use super::{
     lexicon::Counts,
     passages, spans,
@@ -22,7 +24,7 @@ pub(super) struct Digested {
 
 /// Digests a text; a text that is gone gives an empty digest.
 pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
-    let mut words: Vec<(Term, Box<str>)> = Vec::new();
+    let mut words: HashMap<Term, Box<str>> = HashMap::new();
     let mut terms = Vec::new();
     analyzer.words(text, |stemmer, word| {
         if is_stop(word) {
@@ -31,8 +33,8 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
         let term = hash(&stemmer.stem(word));
         terms.push(term);
         let plain = word.bytes().all(|byte| byte.is_ascii_lowercase());
-        if plain && WORD.contains(&word.len()) && !words.iter().any(|(known, _)| *known == term) {
-            words.push((term, word.into()));
+        if plain && WORD.contains(&word.len()) {
+            words.entry(term).or_insert_with(|| word.into());
         }
     });
     let mut count = |text: &str| {
@@ -44,7 +46,7 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
     let passages: Vec<Counts> =
         ranges.iter().map(|range| count(text.get(range.clone()).unwrap_or_default())).collect();
     let parts = Parts { passages: short(passages.len()), spans: short(spans::split(text).len()) };
-    Digested { record: Counts::of(terms), passages, words, parts }
+    Digested { record: Counts::of(terms), passages, words: words.into_iter().collect(), parts }
 }
 
 /// The pieces of a text that get a vector each: the whole, then its spans.

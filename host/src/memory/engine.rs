@@ -27,7 +27,11 @@ use super::{
     table::{Parts, Table},
     text::Analyzer,
     vectors::Store,
+    vocabulary::Vocabulary,
 };
+
+/// Length of the vectors of all-MiniLM-L6-v2.
+pub(super) const DIMS: usize = 384;
 
 /// What recall reads and the writer changes.
 #[derive(Debug, Default)]
@@ -37,9 +41,13 @@ pub(super) struct State {
     pub(super) records: Lexicon,
     /// Terms of passages; its units are passage numbers.
     pub(super) passages: Lexicon,
-    /// Vectors by piece number, once it is known which model they are of.
+    /// Vectors of whole records by ordinal, once it is known which model they are of.
     pub(super) vectors: Option<Store>,
-    /// The model the vectors are of.
+    /// Vectors of spans by span number.
+    pub(super) spans: Option<Store>,
+    /// Words with their vectors.
+    pub(super) vocabulary: Vocabulary,
+    /// The model the vectors are of, and how texts were cut for it.
     pub(super) model: Option<String>,
     /// Ordinals that have all their vectors.
     pub(super) embedded: roaring::RoaringBitmap,
@@ -79,6 +87,9 @@ pub(super) fn path(folder: &Path, part: Part) -> PathBuf {
         Part::Passages => folder.join("index/passages.words"),
         Part::Text => folder.join("index/text"),
         Part::Vectors => folder.join("index/vectors"),
+        Part::Spans => folder.join("index/spans"),
+        Part::Words => folder.join("index/words"),
+        Part::Vocabulary => folder.join("index/vocabulary"),
         Part::Key => folder.join("node.key"),
     }
 }
@@ -93,6 +104,9 @@ pub(super) enum Part {
     Passages,
     Text,
     Vectors,
+    Spans,
+    Words,
+    Vocabulary,
     Key,
 }
 
@@ -104,7 +118,7 @@ impl Engine {
         let signer = Signer::load_or_create(&path(folder, Part::Key))
             .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
         let mut repairs = describe(&recovery);
-        let opened = match Opening::begin(folder, embedder.model())? {
+        let opened = match Opening::begin(folder, embedder.model().map(|model| model_name(&model)))? {
             Some(opening) => opening.read(&log)?,
             None => None,
         };
@@ -116,7 +130,8 @@ impl Engine {
                     repairs.push("the indexes did not fit the log and were rebuilt from it".into());
                 }
                 wipe(folder)?;
-                let opening = Opening::begin(folder, embedder.model())?.ok_or_else(mismatch)?;
+                let opening = Opening::begin(folder, embedder.model().map(|model| model_name(&model)))?
+                    .ok_or_else(mismatch)?;
                 opening.read(&log)?.ok_or_else(mismatch)?
             }
         };
@@ -175,6 +190,9 @@ impl State {
 
     /// Adds the postings of a version that they lack.
     fn index(&mut self, ordinal: u32, digested: &Digested) {
+        for (term, word) in &digested.words {
+            self.vocabulary.add(*term, word);
+        }
         if self.records.units() == ordinal {
             self.records.push(ordinal, &digested.record);
         }
@@ -189,20 +207,21 @@ impl State {
     /// Takes the vectors of a version in, unless they are of another model or of another split.
     pub(super) fn embed(&mut self, vectors: &Vectors) {
         let Some((ordinal, row)) = self.table.by_id(vectors.version) else { return };
-        let (first, pieces, erased) = (row.first_piece, row.parts.pieces, row.erased);
-        let (Some(rows), Some(store)) = (&vectors.rows, &mut self.vectors) else { return };
-        if erased || self.model.as_deref() != Some(&vectors.model) || rows.len() != usize::from(pieces) {
+        let (first, count, erased) = (row.first_span, row.parts.spans, row.erased);
+        let Some((whole, spans)) = vectors.rows.as_deref().and_then(<[_]>::split_first) else { return };
+        let (Some(records), Some(store)) = (&mut self.vectors, &mut self.spans) else { return };
+        let fits = self.model.as_deref() == Some(&vectors.model) && spans.len() == usize::from(count);
+        if erased || !fits || self.embedded.contains(ordinal) {
             return;
         }
-        if self.embedded.contains(ordinal) {
-            return;
-        }
-        for (piece, row) in (first..).zip(rows) {
-            if !store.contains(piece) && store.push(piece, &row.values, row.scale).is_err() {
+        for (span, row) in (first..).zip(spans) {
+            if !store.contains(span) && store.push(span, &row.values, row.scale).is_err() {
                 return;
             }
         }
-        self.embedded.insert(ordinal);
+        if records.contains(ordinal) || records.push(ordinal, &whole.values, whole.scale).is_ok() {
+            self.embedded.insert(ordinal);
+        }
     }
 
     /// Standing records that wait for vectors of the current model.
@@ -215,9 +234,11 @@ impl State {
     }
 
     /// Starts to use a model's vectors; those that the log has are read again by the caller.
-    pub(super) fn use_model(&mut self, model: &str, store: Store) {
+    pub(super) fn use_model(&mut self, model: &str, stores: Stores) {
         self.model = Some(model.to_owned());
-        self.vectors = Some(store);
+        self.vectors = Some(stores.records);
+        self.spans = Some(stores.spans);
+        self.vocabulary.vectors = Some(stores.words);
         self.embedded.clear();
     }
 }
@@ -248,7 +269,8 @@ impl Opening {
         let file = path(folder, Part::Arrivals);
         let (arrivals, known) = Arrivals::open(&file).map_err(|error| MemoryError::io(&file, &error))?;
         let mut repairs = Vec::new();
-        let mut state = State::default();
+        let mut state =
+            State { vocabulary: Vocabulary::load(&path(folder, Part::Vocabulary)), ..State::default() };
         for (id, parts) in &known {
             state.table.reserve(*id, *parts);
         }
@@ -365,31 +387,44 @@ impl Opening {
     }
 }
 
-/// The store of a model's vectors; one of another model, or one that is damaged, is begun anew.
+/// The stores of a model's vectors.
+#[derive(Debug)]
+pub(super) struct Stores {
+    records: Store,
+    spans: Store,
+    words: Store,
+}
+
+/// The stores of a model's vectors; those of another model, or damaged ones, are begun anew.
 pub(super) fn open_vectors(
     folder: &Path,
     model: &str,
     repairs: &mut Vec<String>,
-) -> Result<Store, MemoryError> {
-    const DIMS: usize = 384;
-    let path = path(folder, Part::Vectors);
-    let store = match Store::open(&path, DIMS, model) {
-        Ok(store) => store,
-        Err(super::vectors::Error::Model { .. }) => {
-            repairs.push(format!("the vectors were of another model than {model} and are computed again"));
-            Store::wipe(&path).map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
-            Store::open(&path, DIMS, model)
-                .map_err(|error| MemoryError::Failed { reason: error.to_string() })?
+) -> Result<Stores, MemoryError> {
+    let mut open = |part| -> Result<Store, MemoryError> {
+        let path = path(folder, part);
+        let store = match Store::open(&path, DIMS, model) {
+            Err(super::vectors::Error::Model { .. }) => {
+                repairs
+                    .push(format!("{} was of another model than {model} and is made anew", path.display()));
+                Store::wipe(&path).and_then(|()| Store::open(&path, DIMS, model))
+            }
+            other => other,
         }
-        Err(error) => return Err(MemoryError::Failed { reason: error.to_string() }),
+        .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        let damage = store.damage().iter();
+        repairs.extend(
+            damage
+                .map(|damage| format!("{}: {}; restored from the log", damage.path.display(), damage.cause)),
+        );
+        Ok(store)
     };
-    repairs.extend(
-        store
-            .damage()
-            .iter()
-            .map(|damage| format!("{}: {}; restored from the log", damage.path.display(), damage.cause)),
-    );
-    Ok(store)
+    Ok(Stores { records: open(Part::Vectors)?, spans: open(Part::Spans)?, words: open(Part::Words)? })
+}
+
+/// What vectors of an embedder's model are called: they depend on how texts are cut, too.
+pub(super) fn model_name(model: &str) -> String {
+    format!("{model}+{}", super::spans::SPLIT)
 }
 
 /// Deletes every index; the log stays.

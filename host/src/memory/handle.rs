@@ -18,7 +18,7 @@ use super::{
     Briefing, Change, Draft, Embedder, Filter, ForgetRequest, Forgotten, Found, Item, Lane, MemoryError,
     RecallRequest, Recalled, RecordId, Remembered, Stats,
     digest::digest,
-    engine::Engine,
+    engine::{Engine, model_name},
     keeper, recall,
     redact::redact,
     request::{MAX_LIMIT, MAX_QUERY},
@@ -214,14 +214,14 @@ impl Inner {
                 ),
             );
         };
-        if self.engine.read().model.as_ref() != Some(&model) {
+        if self.engine.read().model != Some(model_name(&model)) {
             return (None, Some("recall was by words alone: the embedder has only just been found".into()));
         }
-        let texts = recall::query_texts(query);
+        let texts = vec![query.to_owned()];
         let found =
             tokio::time::timeout(PATIENCE, self.engine.embedder.embed(texts, Lane::Interactive)).await;
         match found {
-            Ok(Ok(vectors)) => (recall::query_vector(&vectors), None),
+            Ok(Ok(mut vectors)) => (vectors.pop(), None),
             Ok(Err(reason)) => (None, Some(format!("recall was by words alone: {reason}"))),
             Err(_) => (None, Some("recall was by words alone: the embedder took too long".into())),
         }

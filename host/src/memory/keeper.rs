@@ -18,11 +18,13 @@ use super::{
     arrivals::Arrivals,
     digest::pieces,
     embed::Lane,
-    engine::{Engine, Part, open_vectors, path},
+    engine::{Engine, Part, State, model_name, open_vectors, path},
     keyword::Document,
     lexicon::{Lexicon, merge},
     log::Location,
     record::{Entry, Millis, RecordId, Row},
+    vectors::Store,
+    vocabulary,
     writer::Task,
 };
 
@@ -40,6 +42,8 @@ const TAIL: u32 = 20_000;
 const UNSEALED: usize = 16_384;
 /// Pieces that are embedded at once.
 const BATCH: usize = 48;
+/// Words of the vocabulary that are embedded at once.
+const WORDS: usize = 128;
 
 /// Runs until `stop` is set, then brings to disk what makes the next start quick.
 pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
@@ -48,10 +52,11 @@ pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
         std::thread::park_timeout(TICK);
         note("the text index", text.step(engine));
         note("the postings", merge_words(engine, arrivals, TAIL));
-        note("the vectors", seal(engine, arrivals, UNSEALED));
+        note("the vectors", seal_all(engine, arrivals, UNSEALED));
     }
     note("the postings", merge_words(engine, arrivals, TAIL / 10));
-    note("the vectors", seal(engine, arrivals, 1));
+    note("the vectors", seal_all(engine, arrivals, 1));
+    note("the words", save_words(engine));
     note("the order of arrival", arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error)));
 }
 
@@ -112,6 +117,7 @@ fn merge_words(engine: &Engine, arrivals: &Arrivals, least: u32) -> Result<(), M
         };
         let Some((base, tail)) = frozen else { continue };
         arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
+        save_words(engine)?;
         let merged = merge(&path(&engine.folder, part), base.as_deref(), &tail)
             .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
         words(&mut engine.write(), part).thaw(merged);
@@ -119,26 +125,45 @@ fn merge_words(engine: &Engine, arrivals: &Arrivals, least: u32) -> Result<(), M
     Ok(())
 }
 
-fn words(state: &mut super::engine::State, part: Part) -> &mut Lexicon {
+fn words(state: &mut State, part: Part) -> &mut Lexicon {
     match part {
         Part::Passages => &mut state.passages,
         _ => &mut state.records,
     }
 }
 
-fn seal(engine: &Engine, arrivals: &Arrivals, least: usize) -> Result<(), MemoryError> {
+/// Writes the list of words, before anything counts on their numbers.
+fn save_words(engine: &Engine) -> Result<(), MemoryError> {
+    let text = engine.write().vocabulary.text();
+    let path = path(&engine.folder, Part::Vocabulary);
+    text.map_or(Ok(()), |text| vocabulary::save(&path, &text)).map_err(|error| MemoryError::io(&path, &error))
+}
+
+type Of = fn(&mut State) -> Option<&mut Store>;
+
+fn seal_all(engine: &Engine, arrivals: &Arrivals, least: usize) -> Result<(), MemoryError> {
+    let stores: [Of; 3] = [
+        |state| state.vectors.as_mut(),
+        |state| state.spans.as_mut(),
+        |state| state.vocabulary.vectors.as_mut(),
+    ];
+    stores.into_iter().try_for_each(|of| seal(engine, arrivals, least, of))
+}
+
+fn seal(engine: &Engine, arrivals: &Arrivals, least: usize, of: Of) -> Result<(), MemoryError> {
     let failed = |error: super::vectors::Error| MemoryError::Failed { reason: error.to_string() };
     let sealing = {
         let mut state = engine.write();
-        match &mut state.vectors {
+        match of(&mut state) {
             Some(store) if store.unsealed() >= least => store.begin_seal().map_err(failed)?,
             _ => return Ok(()),
         }
     };
     arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
+    save_words(engine)?;
     let built = sealing.write();
     let mut state = engine.write();
-    let Some(store) = &mut state.vectors else { return Ok(()) };
+    let Some(store) = of(&mut state) else { return Ok(()) };
     match built {
         Ok(built) => store.finish_seal(built).map(drop).map_err(failed),
         Err(error) => {
@@ -167,14 +192,14 @@ pub(super) async fn embed(engine: Arc<Engine>, tasks: mpsc::SyncSender<Task>, wa
 
 /// Embeds the next few versions; whether there were any.
 async fn embed_some(engine: &Arc<Engine>, tasks: &mpsc::SyncSender<Task>) -> Result<bool, MemoryError> {
-    let Some(model) = engine.embedder.model() else { return Ok(false) };
+    let Some(model) = engine.embedder.model().map(|model| model_name(&model)) else { return Ok(false) };
     if engine.read().model.as_deref() != Some(&model) {
         let (engine, model) = (Arc::clone(engine), model.clone());
         blocking(move || adopt(&engine, &model)).await?;
     }
     let wanted = waiting(engine);
     if wanted.is_empty() {
-        return Ok(false);
+        return embed_words(engine).await;
     }
     let reader = Arc::clone(engine);
     let texts = blocking(move || read_pieces(&reader, wanted)).await?;
@@ -199,6 +224,26 @@ async fn embed_some(engine: &Arc<Engine>, tasks: &mpsc::SyncSender<Task>) -> Res
     Ok(true)
 }
 
+/// Embeds the next words of the vocabulary; whether there were any.
+async fn embed_words(engine: &Arc<Engine>) -> Result<bool, MemoryError> {
+    let waiting = engine.read().vocabulary.waiting(WORDS);
+    if waiting.is_empty() {
+        return Ok(false);
+    }
+    let (numbers, words): (Vec<u32>, Vec<String>) = waiting.into_iter().unzip();
+    let found = engine.embedder.embed(words, Lane::Background).await;
+    let vectors = found.map_err(|reason| MemoryError::Failed { reason })?;
+    let mut state = engine.write();
+    let Some(store) = &mut state.vocabulary.vectors else { return Ok(false) };
+    for (number, vector) in numbers.into_iter().zip(vectors) {
+        let Row { scale, values } = quantise(&vector);
+        store
+            .push(number, &values, scale)
+            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+    }
+    Ok(true)
+}
+
 /// Versions that stand and lack vectors, the latest first: what was just said is asked for soonest.
 fn waiting(engine: &Engine) -> Vec<(RecordId, Location)> {
     let state = engine.read();
@@ -207,7 +252,7 @@ fn waiting(engine: &Engine) -> Vec<(RecordId, Location)> {
     let rows = lacking.iter().rev().filter_map(|ordinal| state.table.row(ordinal));
     rows.take_while(|row| {
         let before = pieces;
-        pieces += usize::from(row.parts.pieces);
+        pieces += 1 + usize::from(row.parts.spans);
         before < BATCH
     })
     .filter_map(|row| Some((row.id, row.place?)))
@@ -229,9 +274,13 @@ fn read_pieces(
 /// Takes another model into use, with the vectors of it that the log has.
 fn adopt(engine: &Engine, model: &str) -> Result<(), MemoryError> {
     let mut repairs = Vec::new();
-    engine.write().vectors = None;
-    let store = open_vectors(&engine.folder, model, &mut repairs)?;
-    engine.write().use_model(model, store);
+    {
+        // The stores lock their folders, so the old ones go first.
+        let mut state = engine.write();
+        (state.vectors, state.spans, state.vocabulary.vectors) = (None, None, None);
+    }
+    let stores = open_vectors(&engine.folder, model, &mut repairs)?;
+    engine.write().use_model(model, stores);
     engine.reader.for_each(None, 0, |_, entry| {
         if let Entry::Vectors(vectors) = entry {
             engine.write().embed(&vectors);

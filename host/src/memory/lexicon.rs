@@ -116,13 +116,20 @@ impl fmt::Debug for Lexicon {
     }
 }
 
-/// A term to look for and how much it counts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weighted {
+/// A term to look for, and those that may stand in for it with how well they do: each occurrence of such a one
+/// counts as that share of an occurrence of the term.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
     /// The term.
     pub term: Term,
-    /// Factor on its inverse document frequency.
-    pub weight: f32,
+    /// Its stand-ins.
+    pub kin: Vec<(Term, f32)>,
+}
+
+impl From<Term> for Asked {
+    fn from(term: Term) -> Self {
+        Self { term, kin: Vec::new() }
+    }
 }
 
 impl Lexicon {
@@ -176,25 +183,33 @@ impl Lexicon {
         if frequency == 0.0 { 0.0 } else { idf(self.units() as f32, frequency) }
     }
 
-    /// Adds each unit's BM25 score to `scores`, which is grown to hold every unit. Returns how many postings were
-    /// read.
-    pub fn score(&self, terms: &[Weighted], bm25: Bm25, scores: &mut Vec<f32>) -> usize {
+    /// Adds each unit's BM25 score to `scores`, which is grown to hold every unit.
+    pub fn score(&self, terms: &[Asked], bm25: Bm25, scores: &mut Vec<f32>) {
         let units = self.units();
         let average = (self.tokens() as f32 / units.max(1) as f32).max(1.0);
-        let mut read = 0;
-        for Weighted { term, weight } in terms {
+        scores.resize(scores.len().max(units as usize), 0.0);
+        let mut soft = Soft::default();
+        for Asked { term, kin } in terms {
             let parts = self.parts(*term);
             let frequency: usize = parts.iter().map(|part| part.units.len()).sum();
             if frequency == 0 {
                 continue;
             }
-            read += frequency;
-            let table = Table::new(weight * idf(units as f32, frequency as f32), bm25, average);
-            for part in parts {
-                table.add(part, scores);
+            let idf = idf(units as f32, frequency as f32);
+            if kin.is_empty() {
+                let table = Table::new(idf, bm25, average);
+                for part in parts {
+                    table.add(part, scores);
+                }
+                continue;
             }
+            for (term, weight) in std::iter::once((*term, 1.0)).chain(kin.iter().copied()) {
+                for part in self.parts(term) {
+                    soft.count(part, weight, scores.len());
+                }
+            }
+            soft.flush(idf, bm25, average, scores);
         }
-        read
     }
 
     /// Freezes the growing tail so that it can be merged while new units come in; `None` when there is nothing to
@@ -227,6 +242,45 @@ pub fn merge(path: &Path, base: Option<&Segment>, tail: &Tail) -> Result<Segment
 
 fn idf(units: f32, frequency: f32) -> f32 {
     (1.0 + (units - frequency + 0.5) / (frequency + 0.5)).ln()
+}
+
+/// Occurrences of a term and its stand-ins, added up per unit.
+#[derive(Default)]
+struct Soft {
+    counts: Vec<f32>,
+    touched: Vec<(u32, u8)>,
+}
+
+impl Soft {
+    fn count(&mut self, postings: Postings<'_>, weight: f32, units: usize) {
+        if self.counts.len() < units {
+            self.counts.resize(units, 0.0);
+        }
+        for ((unit, count), length) in postings.units.iter().zip(postings.counts).zip(postings.lengths) {
+            if let Some(sum) = self.counts.get_mut(*unit as usize) {
+                if *sum == 0.0 {
+                    self.touched.push((*unit, *length));
+                }
+                *sum += weight * f32::from(*count);
+            }
+        }
+    }
+
+    /// Turns the sums into scores, and is empty again.
+    fn flush(&mut self, idf: f32, Bm25 { k1, b }: Bm25, average: f32, scores: &mut [f32]) {
+        let norms: [f32; 256] =
+            std::array::from_fn(|code| k1 * (1.0 - b + b * decode_length(code as u8) / average));
+        for (unit, length) in self.touched.drain(..) {
+            let (Some(sum), Some(score)) =
+                (self.counts.get_mut(unit as usize), scores.get_mut(unit as usize))
+            else {
+                continue;
+            };
+            let norm = norms.get(usize::from(length)).copied().unwrap_or(k1);
+            *score += idf * *sum * (k1 + 1.0) / (*sum + norm);
+            *sum = 0.0;
+        }
+    }
 }
 
 /// The scores of one term by count and length, so that a posting costs one look-up.

@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use super::{
     MemoryError,
     engine::{Engine, State},
-    lexicon::{Bm25, Lexicon, Weighted},
+    lexicon::{Asked, Bm25, Lexicon},
     record::Millis,
     request::{Explain, Filter, RecallRequest},
     table::{NEVER, moment},
@@ -20,20 +20,26 @@ use super::{
 
 pub(super) mod time;
 
-/// Whole records: long ones are marked down, repeated words count.
-const RECORD: Bm25 = Bm25 { k1: 1.2, b: 0.75 };
-/// Passages are of like length.
-const PASSAGE: Bm25 = Bm25 { k1: 1.2, b: 0.5 };
+/// Saturation and length normalisation of both lexical legs.
+const BM25: Bm25 = Bm25 { k1: 1.2, b: 0.75 };
 /// What each leg counts.
-const WEIGHTS: Weights = Weights { record: 0.25, passage: 0.25, dense: 0.5 };
+const WEIGHTS: Weights = Weights { record: 0.3, passage: 0.2, dense: 0.5, keyword: 0.2 };
 /// Cosines below this say nothing: unrelated texts have them too.
 const FLOOR: f32 = 0.1;
 /// How much a record of the time that the question names gains.
 const TIME: f32 = 0.25;
-/// Best units of each leg that are looked at.
+/// Best units of a lexical leg that are kept.
 const DEPTH: usize = 200;
-/// Most vectors found by the scan.
-const NEAREST: usize = 400;
+/// Best records of words, and as many nearest records, whose spans are compared with the question.
+const CANDIDATES: usize = 64;
+/// Vectors that the scan gives.
+const NEAREST: usize = 128;
+/// Best records that lend each other weight.
+const CIRCLE: usize = 100;
+/// How much of a record's score is its neighbours'.
+const LENT: f32 = 0.3;
+/// How fast that falls with distance.
+const WIDTH: f32 = 0.05;
 /// Threads that scan vectors.
 const THREADS: usize = 2;
 
@@ -41,6 +47,7 @@ struct Weights {
     record: f32,
     passage: f32,
     dense: f32,
+    keyword: f32,
 }
 
 /// A record found, by ordinal.
@@ -51,8 +58,17 @@ pub(super) struct Hit {
     pub(super) explain: Option<Explain>,
 }
 
-/// One leg's scores by ordinal.
+/// Scores by ordinal.
 type Scores = HashMap<u32, f32>;
+
+/// One way to look for records, and what it found.
+struct Leg {
+    name: &'static str,
+    weight: f32,
+    /// Scores up to this count as nothing.
+    floor: f32,
+    scores: Scores,
+}
 
 /// Who may be found.
 struct Allowed {
@@ -72,36 +88,36 @@ pub(super) fn recall(
     let indexed = if request.filter == Filter::default() { None } else { keyword.filter(&request.filter)? };
     let next = keyword.next();
     let mut analyzer = Analyzer::default();
-    let terms: Vec<Weighted> =
-        analyzer.query_terms(&request.query).into_iter().map(|term| Weighted { term, weight: 1.0 }).collect();
     let unknown = unknown_words(engine, &mut analyzer, &request.query);
+    let misspelt = if unknown.is_empty() { Vec::new() } else { keyword.search(&unknown, CANDIDATES)? };
     let state = engine.read();
     let Some(allowed) = allowed(&state, request, indexed, next, now) else { return Ok(Vec::new()) };
-    let mut legs: Vec<(&'static str, f32, Scores)> = Vec::new();
-    legs.push((
-        "lexical_record",
-        WEIGHTS.record,
-        lexical(&state, &state.records, &terms, RECORD, &allowed, |unit| Some(unit)),
-    ));
-    let passages =
-        lexical(&state, &state.passages, &terms, PASSAGE, &allowed, |unit| state.table.passage_owner(unit));
-    legs.push(("lexical_passage", WEIGHTS.passage, with_whole(&state, passages, &legs)));
-    if let Some(vector) = vector {
-        legs.push(("dense", WEIGHTS.dense, dense(&state, vector, &allowed)?));
+    let terms: Vec<Asked> = analyzer
+        .query_terms(&request.query)
+        .into_iter()
+        .map(|term| Asked {
+            term,
+            kin: if vector.is_some() { state.vocabulary.near(term) } else { Vec::new() },
+        })
+        .collect();
+    let records = lexical(&state, &state.records, &terms, &allowed, Some);
+    let passages = lexical(&state, &state.passages, &terms, &allowed, |unit| state.table.passage_owner(unit));
+    let passages = with_whole(&state, passages, &records);
+    let mut legs = vec![
+        Leg { name: "lexical_record", weight: WEIGHTS.record, floor: 0.0, scores: records },
+        Leg { name: "lexical_passage", weight: WEIGHTS.passage, floor: 0.0, scores: passages },
+    ];
+    let misspelt = (1_u16..).zip(misspelt.into_iter().filter(|ordinal| allowed.fits(&state, *ordinal)));
+    let scores: Scores = misspelt.map(|(rank, ordinal)| (ordinal, 1.0 / f32::from(rank))).collect();
+    if !scores.is_empty() {
+        legs.push(Leg { name: "keyword", weight: WEIGHTS.keyword, floor: 0.0, scores });
     }
-    complete(&state, &mut legs, vector);
-    if !unknown.is_empty() {
-        let found = keyword.search(&unknown, DEPTH)?;
-        let found = found.into_iter().filter(|ordinal| allowed.fits(&state, *ordinal));
-        legs.push((
-            "keyword",
-            WEIGHTS.record,
-            (1_u16..).zip(found).map(|(rank, ordinal)| (ordinal, 1.0 / f32::from(rank))).collect(),
-        ));
+    if let Some(vector) = vector {
+        let scores = dense(&state, vector, &allowed, &legs)?;
+        legs.push(Leg { name: "dense", weight: WEIGHTS.dense, floor: FLOOR, scores });
     }
     let spans = time::mentioned(&request.query, now);
-    let limit = request.limit.unwrap_or(10);
-    Ok(fuse(&state, &legs, &spans, limit, request.explain))
+    Ok(fuse(&state, &legs, &spans, request.limit.unwrap_or(10), request.explain))
 }
 
 /// Words of the question that no record has: perhaps they are misspelt.
@@ -163,7 +179,6 @@ fn stood(state: &State, ordinal: u32, at: i64) -> bool {
             && (row.ended == NEVER || row.ended > at)
             && !row.tombstone
             && !row.erased
-            && !row.duplicate
     })
 }
 
@@ -171,13 +186,12 @@ fn stood(state: &State, ordinal: u32, at: i64) -> bool {
 fn lexical(
     state: &State,
     lexicon: &Lexicon,
-    terms: &[Weighted],
-    bm25: Bm25,
+    terms: &[Asked],
     allowed: &Allowed,
     owner: impl Fn(u32) -> Option<u32>,
 ) -> Scores {
     let mut scores = Vec::new();
-    lexicon.score(terms, bm25, &mut scores);
+    lexicon.score(terms, BM25, &mut scores);
     let mut best = Scores::new();
     let mut floor = 0.0;
     let mut kept: Vec<f32> = Vec::new();
@@ -202,8 +216,8 @@ fn lexical(
 }
 
 /// A record that is one passage scores as a passage as it does as a record.
-fn with_whole(state: &State, mut passages: Scores, legs: &[(&'static str, f32, Scores)]) -> Scores {
-    for (ordinal, score) in legs.first().into_iter().flat_map(|(_, _, scores)| scores) {
+fn with_whole(state: &State, mut passages: Scores, records: &Scores) -> Scores {
+    for (ordinal, score) in records {
         if state.table.row(*ordinal).is_some_and(|row| row.parts.passages == 0) {
             passages.insert(*ordinal, *score);
         }
@@ -211,81 +225,78 @@ fn with_whole(state: &State, mut passages: Scores, legs: &[(&'static str, f32, S
     passages
 }
 
-/// The records with the nearest pieces.
-fn dense(state: &State, vector: &[f32], allowed: &Allowed) -> Result<Scores, MemoryError> {
-    let Some(store) = &state.vectors else { return Ok(Scores::new()) };
-    let pieces: Option<RoaringBitmap> = allowed.only.as_ref().map(|only| {
-        let rows = only.iter().filter_map(|ordinal| state.table.row(ordinal));
-        rows.flat_map(|row| row.first_piece..row.first_piece + u32::from(row.parts.pieces)).collect()
-    });
-    let found = store
-        .search(vector, NEAREST, pieces.as_ref(), THREADS)
-        .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+/// Compares the question with every span of the records that words or whole vectors brought up. Looking at these
+/// alone finds what looking at every span of every record finds, at a hundredth of the cost.
+fn dense(state: &State, vector: &[f32], allowed: &Allowed, legs: &[Leg]) -> Result<Scores, MemoryError> {
+    let (Some(records), Some(spans)) = (&state.vectors, &state.spans) else { return Ok(Scores::new()) };
+    let failed = |error: super::vectors::Error| MemoryError::Failed { reason: error.to_string() };
+    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS).map_err(failed)?;
+    let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
+    let mut candidates: Vec<u32> = near.take(CANDIDATES).collect();
+    candidates.extend(top(&sum(legs), CANDIDATES));
+    candidates.sort_unstable();
+    candidates.dedup();
     let mut scores = Scores::new();
-    for (piece, score) in found {
-        let Some(ordinal) = state.table.piece_owner(piece) else { continue };
-        if allowed.fits(state, ordinal) {
-            let best = scores.entry(ordinal).or_insert(score);
-            *best = best.max(score);
-        }
+    for ordinal in candidates {
+        let Some(row) = state.table.row(ordinal) else { continue };
+        let own = records.get(ordinal).ok().flatten();
+        let parts = (row.first_span..row.first_span + u32::from(row.parts.spans))
+            .filter_map(|span| spans.get(span).ok().flatten());
+        // The vector of a whole text speaks for a text of one span only: it blurs longer ones.
+        let best = if row.parts.spans == 0 {
+            own.map(|row| dot(&row, vector))
+        } else {
+            parts.map(|row| dot(&row, vector)).max_by(f32::total_cmp)
+        };
+        scores.extend(best.map(|best| (ordinal, best)));
     }
     Ok(scores)
 }
 
-/// Gives records that only words found their vectors' score too.
-fn complete(state: &State, legs: &mut [(&'static str, f32, Scores)], vector: Option<&[f32]>) {
-    let (Some(vector), Some(store)) = (vector, &state.vectors) else { return };
-    let words: Vec<u32> =
-        legs.iter().filter(|leg| leg.0 != "dense").flat_map(|leg| top(&leg.2, DEPTH)).collect();
-    let Some((_, _, dense)) = legs.iter_mut().find(|leg| leg.0 == "dense") else { return };
-    for ordinal in words {
-        if dense.contains_key(&ordinal) {
-            continue;
-        }
-        let Some(row) = state.table.row(ordinal) else { continue };
-        let pieces = row.first_piece..row.first_piece + u32::from(row.parts.pieces);
-        let best = pieces.filter_map(|piece| store.get(piece).ok().flatten()).map(|(row, scale)| {
-            row.iter().zip(vector).map(|(value, query)| f32::from(*value) * query).sum::<f32>() * scale
-        });
-        if let Some(best) = best.max_by(f32::total_cmp) {
-            dense.insert(ordinal, best);
-        }
-    }
+fn dot((row, scale): &(Vec<i8>, f32), vector: &[f32]) -> f32 {
+    row.iter().zip(vector).map(|(value, query)| f32::from(*value) * query).sum::<f32>() * scale
 }
 
 fn top(scores: &Scores, most: usize) -> Vec<u32> {
     let mut all: Vec<(u32, f32)> = scores.iter().map(|(ordinal, score)| (*ordinal, *score)).collect();
-    all.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    all.truncate(most);
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(b.0.cmp(&a.0));
+    if all.len() > most {
+        all.select_nth_unstable_by(most, order);
+        all.truncate(most);
+    }
+    all.sort_unstable_by(order);
     all.into_iter().map(|(ordinal, _)| ordinal).collect()
 }
 
-/// Adds the legs up.
-fn fuse(
-    state: &State,
-    legs: &[(&'static str, f32, Scores)],
-    spans: &[time::Span],
-    limit: usize,
-    explain: bool,
-) -> Vec<Hit> {
-    let mut fused: HashMap<u32, f32> = HashMap::new();
-    for (name, weight, scores) in legs {
-        let floor = if *name == "dense" { FLOOR } else { 0.0 };
-        let most = scores.values().copied().fold(floor, f32::max);
-        if most > floor {
+/// The legs' scores on one scale, added up.
+fn sum(legs: &[Leg]) -> Scores {
+    let mut fused = Scores::new();
+    for Leg { weight, floor, scores, .. } in legs {
+        let most = scores.values().copied().fold(*floor, f32::max);
+        if most > *floor {
             for (ordinal, score) in scores {
                 *fused.entry(*ordinal).or_insert(0.0) += weight * (score - floor).max(0.0) / (most - floor);
             }
         }
     }
+    fused
+}
+
+/// Adds the legs up, boosts what is of the time named, and lets records that are alike lend each other weight.
+fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain: bool) -> Vec<Hit> {
+    let mut fused = sum(legs);
     if !spans.is_empty() {
         for (ordinal, score) in &mut fused {
             let at = state.table.row(*ordinal).map_or(0, |row| row.at);
             *score *= 1.0 + TIME * time::closeness(spans, Millis(at));
         }
     }
-    let mut hits: Vec<Hit> =
-        fused.into_iter().map(|(ordinal, score)| Hit { ordinal, score, explain: None }).collect();
+    let best = top(&fused, CIRCLE.max(limit));
+    let mut hits: Vec<Hit> = best
+        .into_iter()
+        .map(|ordinal| Hit { ordinal, score: fused.get(&ordinal).copied().unwrap_or(0.0), explain: None })
+        .collect();
+    lend(state, &mut hits);
     // Between equals the later one: it was said more recently.
     hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(b.ordinal.cmp(&a.ordinal)));
     hits.truncate(limit);
@@ -297,14 +308,37 @@ fn fuse(
     hits
 }
 
-fn explanation(
-    state: &State,
-    legs: &[(&'static str, f32, Scores)],
-    spans: &[time::Span],
-    ordinal: u32,
-) -> Explain {
+/// A question about several things that belong together finds one of them best; the others are near that one.
+fn lend(state: &State, hits: &mut [Hit]) {
+    let Some(store) = &state.vectors else { return };
+    let circle = hits.len().min(CIRCLE);
+    let rows = hits.iter().take(circle).map(|hit| store.get(hit.ordinal).ok().flatten());
+    let vectors: Option<Vec<Vec<f32>>> = rows
+        .map(|row| row.map(|(row, scale)| row.iter().map(|value| f32::from(*value) * scale).collect()))
+        .collect();
+    let Some(vectors) = vectors.filter(|vectors| vectors.len() > 1) else { return };
+    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+    for (at, (hit, vector)) in hits.iter_mut().zip(&vectors).enumerate() {
+        let (mut lent, mut all) = (0.0, 0.0);
+        for (other, (score, theirs)) in scores.iter().zip(&vectors).enumerate() {
+            if other != at {
+                let likeness: f32 = vector.iter().zip(theirs).map(|(a, b)| a * b).sum();
+                let weight = (likeness / WIDTH).exp();
+                lent += weight * score;
+                all += weight;
+            }
+        }
+        hit.score = (1.0 - LENT) * hit.score + LENT * lent / all;
+    }
+    // Those outside the circle must not pass those inside.
+    for hit in hits.iter_mut().skip(circle) {
+        hit.score *= 1.0 - LENT;
+    }
+}
+
+fn explanation(state: &State, legs: &[Leg], spans: &[time::Span], ordinal: u32) -> Explain {
     let mut ranks = BTreeMap::new();
-    for (name, _, scores) in legs {
+    for Leg { name, scores, .. } in legs {
         if let Some(mine) = scores.get(&ordinal) {
             let before = scores.values().filter(|other| *other > mine).count();
             ranks.insert((*name).to_owned(), u32::try_from(before + 1).unwrap_or(u32::MAX));
@@ -316,28 +350,4 @@ fn explanation(
         boosts.insert("time".to_owned(), 1.0 + TIME * time::closeness(spans, Millis(at)));
     }
     Explain { ranks, boosts }
-}
-
-/// The texts whose vectors together stand for a question.
-pub(super) fn query_texts(query: &str) -> Vec<String> {
-    let mut analyzer = Analyzer::default();
-    let mut words = Vec::new();
-    analyzer.words(query, |_, word| {
-        if !super::text::is_stop(word) {
-            words.push(word.to_owned());
-        }
-    });
-    if words.is_empty() { vec![query.to_owned()] } else { vec![query.to_owned(), words.join(" ")] }
-}
-
-/// One unit vector from those of [`query_texts`].
-pub(super) fn query_vector(vectors: &[Vec<f32>]) -> Option<Vec<f32>> {
-    let mut sum = vectors.first()?.clone();
-    for vector in vectors.iter().skip(1) {
-        for (sum, value) in sum.iter_mut().zip(vector) {
-            *sum += value;
-        }
-    }
-    let norm = sum.iter().map(|value| value * value).sum::<f32>().sqrt();
-    (norm > 0.0).then(|| sum.iter().map(|value| value / norm).collect())
 }

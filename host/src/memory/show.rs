@@ -81,7 +81,8 @@ pub(super) fn entry(line: Value) -> Result<Entry, MemoryError> {
             let version = object.remove("version").unwrap_or_default();
             serde_json::from_value(version).map(|version| Entry::Version(Box::new(version)))
         }
-        "vectors" => serde_json::from_value(object.remove("vectors").unwrap_or_default()).map(|vectors| Entry::Vectors(Box::new(vectors))),
+        "vectors" => serde_json::from_value(object.remove("vectors").unwrap_or_default())
+            .map(|vectors| Entry::Vectors(Box::new(vectors))),
         other => return Err(wrong(format!("`{other}` is no type of line of an export"))),
     }
     .map_err(|error| wrong(error.to_string()))?;

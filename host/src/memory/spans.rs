@@ -60,7 +60,9 @@ fn sentences(text: &str, passage: Range<usize>) -> Vec<Range<usize>> {
         }
         let range = passage.start + from..passage.start + to;
         match found.last_mut() {
-            Some(last) if (range.len() < SENTENCE || last.len() < SENTENCE) && range.end - last.start <= LONGEST => {
+            Some(last)
+                if (range.len() < SENTENCE || last.len() < SENTENCE) && range.end - last.start <= LONGEST =>
+            {
                 last.end = range.end;
             }
             _ => found.push(range),
@@ -73,7 +75,8 @@ fn sentences(text: &str, passage: Range<usize>) -> Vec<Range<usize>> {
             put(start..at);
             start = at;
         }
-        ended = matches!(c, '.' | '!' | '?' | '。' | '！' | '？') || ended && matches!(c, '"' | '\'' | ')' | ']');
+        ended =
+            matches!(c, '.' | '!' | '?' | '。' | '！' | '？') || ended && matches!(c, '"' | '\'' | ')' | ']');
     }
     put(start..inside.len());
     found
@@ -93,7 +96,9 @@ fn clauses(text: &str, sentence: Range<usize>) -> Vec<Range<usize>> {
     };
     for joint in JOINT.captures_iter(inside) {
         // What follows the joint belongs to the next clause.
-        let (Some(all), Some(gap)) = (joint.get(0), joint.name("gap").or_else(|| joint.name("gap2"))) else { continue };
+        let (Some(all), Some(gap)) = (joint.get(0), joint.name("gap").or_else(|| joint.name("gap2"))) else {
+            continue;
+        };
         if all.start() > start {
             put(start..all.start());
         }
@@ -150,12 +155,15 @@ mod tests {
     fn statements_are_cut_into_clauses_and_requests_are_not() {
         let text = "By the way, I graduated in Business Administration, and I started at the bank in May 2019. \
                     Can you suggest a book, because I like to read on the train?";
-        assert_eq!(spans(text), [
-            "I graduated in Business Administration, and I started at the bank in May 2019.",
-            "I graduated in Business Administration",
-            "and I started at the bank in May 2019.",
-            "Can you suggest a book, because I like to read on the train?",
-        ]);
+        assert_eq!(
+            spans(text),
+            [
+                "I graduated in Business Administration, and I started at the bank in May 2019.",
+                "I graduated in Business Administration",
+                "and I started at the bank in May 2019.",
+                "Can you suggest a book, because I like to read on the train?",
+            ]
+        );
     }
 
     #[test]

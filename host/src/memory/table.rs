@@ -19,7 +19,7 @@ use super::{
 /// The moment after all moments: not ended, no end of validity.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// How many passages and pieces a version's text has.
+/// How many passages and spans a version's text has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
     /// Passages; 0 when the record is its only one.
@@ -142,9 +142,9 @@ impl Table {
         self.passage_owners.get(passage as usize).copied()
     }
 
-    /// Whose piece this is.
-    pub(super) fn span_owner(&self, piece: u32) -> Option<u32> {
-        self.span_owners.get(piece as usize).copied()
+    /// Whose span this is.
+    pub(super) fn span_owner(&self, span: u32) -> Option<u32> {
+        self.span_owners.get(span as usize).copied()
     }
 
     /// Reserves the next ordinal for a version that is known to be in the log.
@@ -293,7 +293,9 @@ impl Table {
 
     /// Other living versions of the same memory: written without knowledge of this one.
     pub(super) fn conflicts(&self, ordinal: u32) -> Vec<RecordId> {
-        let Some(row) = self.row(ordinal).filter(|row| self.merge.in_conflict(row.id)) else { return Vec::new() };
+        let Some(row) = self.row(ordinal).filter(|row| self.merge.in_conflict(row.id)) else {
+            return Vec::new();
+        };
         self.merge.heads(row.id).into_iter().filter(|other| *other != row.id).collect()
     }
 

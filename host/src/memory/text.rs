@@ -26,16 +26,39 @@ pub const STOP_WORDS: &[&str] = &[
     "only", "or", "other", "our", "ours", "out", "over", "own", "please", "same", "shall", "she", "she'll",
     "should", "so", "some", "such", "than", "that", "the", "their", "theirs", "them", "then", "there",
     "these", "they", "they'd", "they'll", "they're", "this", "those", "through", "to", "too", "under",
-    "until", "up", "us", "very", "was", "wasn't", "we", "we'd", "we'll", "we're", "we've", "weren't",
-    "what", "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with",
-    "won't", "would", "wouldn't", "you", "you'd", "you're", "you've", "your", "yours", "yourself",
+    "until", "up", "us", "very", "was", "wasn't", "we", "we'd", "we'll", "we're", "we've", "weren't", "what",
+    "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with", "won't",
+    "would", "wouldn't", "you", "you'd", "you're", "you've", "your", "yours", "yourself",
 ];
 
 /// Words that frame a question ("how many", "remind me") and are not what it asks for. Sorted.
 pub const FRAME_WORDS: &[&str] = &[
-    "advice", "ago", "first", "idea", "ideas", "last", "long", "many", "mention", "mentioned", "much",
-    "number", "often", "passed", "past", "recommend", "recommendation", "recommendations", "remember",
-    "remind", "suggest", "suggestion", "suggestions", "tip", "tips", "total",
+    "advice",
+    "ago",
+    "first",
+    "idea",
+    "ideas",
+    "last",
+    "long",
+    "many",
+    "mention",
+    "mentioned",
+    "much",
+    "number",
+    "often",
+    "passed",
+    "past",
+    "recommend",
+    "recommendation",
+    "recommendations",
+    "remember",
+    "remind",
+    "suggest",
+    "suggestion",
+    "suggestions",
+    "tip",
+    "tips",
+    "total",
 ];
 
 /// Whether a lower-case word is a stop word.
@@ -137,7 +160,8 @@ impl Analyzer {
         let mut kept: [Vec<Term>; 3] = Default::default();
         self.words(text, |stemmer, word| {
             let term = hash(&stemmer.stem(word));
-            for (list, keep) in kept.iter_mut().zip([!is_stop(word) && !is_frame(word), !is_stop(word), true]) {
+            for (list, keep) in kept.iter_mut().zip([!is_stop(word) && !is_frame(word), !is_stop(word), true])
+            {
                 if keep && !list.contains(&term) {
                     list.push(term);
                 }

@@ -199,11 +199,14 @@ fn erase_texts(engine: &Engine, pen: &mut Pen, targets: &[RecordId]) -> Result<(
     let mut gone = Vec::new();
     for id in targets {
         let Some((ordinal, row)) = state.table.by_id(*id) else { continue };
-        let pieces = row.first_piece..row.first_piece + u32::from(row.parts.pieces);
+        let spans = row.first_span..row.first_span + u32::from(row.parts.spans);
+        if let Some(store) = &mut state.spans {
+            spans.for_each(|span| {
+                store.remove(span);
+            });
+        }
         if let Some(store) = &mut state.vectors {
-            for piece in pieces {
-                store.remove(piece);
-            }
+            store.remove(ordinal);
         }
         state.table.erase(ordinal);
         gone.push(ordinal);

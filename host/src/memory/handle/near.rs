@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::memory::{
     digest::digest,
     engine::Engine,
-    lexicon::{Bm25, Weighted},
+    lexicon::{Asked, Bm25},
     record::RecordId,
     text::Analyzer,
     writer::Prepared,
@@ -33,8 +33,7 @@ pub(super) fn find(engine: &Engine, prepared: &Prepared) -> Vec<RecordId> {
             read += frequency;
             read <= POSTINGS
         });
-        let terms: Vec<_> =
-            rare.iter().take(TERMS).map(|(_, term)| Weighted { term: *term, weight: 1.0 }).collect();
+        let terms: Vec<_> = rare.iter().take(TERMS).map(|(_, term)| Asked::from(*term)).collect();
         let mut scores = Vec::new();
         state.records.score(&terms, Bm25 { k1: 1.2, b: 0.75 }, &mut scores);
         let mut best: Vec<(u32, f32)> = (0..).zip(scores).filter(|(_, score)| *score > 0.0).collect();

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
 use crate::memory::{
     Stats,
     engine::{Engine, Part, path},
+    vectors::Store,
 };
 
 /// Takes stock.
@@ -24,11 +25,12 @@ pub(super) fn stats(engine: &Engine) -> Stats {
         .collect();
     let size = |part| fs::metadata(path(&engine.folder, part)).map_or(0, |data| data.len());
     let keyword = engine.keyword();
+    let stores = [&state.vectors, &state.spans, &state.vocabulary.vectors];
     let bytes = BTreeMap::from([
         ("log".to_owned(), engine.log_bytes.load(Ordering::Relaxed)),
         ("text_index".to_owned(), keyword.bytes()),
         ("postings".to_owned(), size(Part::Records) + size(Part::Passages)),
-        ("vectors".to_owned(), state.vectors.as_ref().map_or(0, |store| store.file_bytes())),
+        ("vectors".to_owned(), stores.into_iter().flatten().map(Store::file_bytes).sum()),
         ("arrivals".to_owned(), size(Part::Arrivals)),
     ]);
     Stats {

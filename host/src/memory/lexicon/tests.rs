@@ -9,8 +9,8 @@ fn counts(analyzer: &mut Analyzer, text: &str) -> Counts {
     Counts::of(terms)
 }
 
-fn weighted(analyzer: &mut Analyzer, query: &str) -> Vec<Weighted> {
-    analyzer.query_terms(query).into_iter().map(|term| Weighted { term, weight: 1.0 }).collect()
+fn weighted(analyzer: &mut Analyzer, query: &str) -> Vec<Asked> {
+    analyzer.query_terms(query).into_iter().map(Asked::from).collect()
 }
 
 fn texts() -> Vec<String> {
@@ -84,6 +84,26 @@ fn scores_follow_the_formula_before_during_and_after_a_merge() {
     let again = Lexicon::with_segment(Some(Segment::open(&path).unwrap()));
     assert_eq!(again.units(), 500);
     assert_close(&again, &texts, "an engine, and violet candles");
+}
+
+#[test]
+fn kin_count_as_a_share_of_the_term() {
+    let mut analyzer = Analyzer::default();
+    let mut lexicon = Lexicon::default();
+    for (unit, text) in
+        (0_u32..).zip(["doctor physician", "physician physician", "river garden", "doctor doctor"])
+    {
+        lexicon.push(unit, &counts(&mut analyzer, text));
+    }
+    let term = analyzer.query_terms("doctor")[0];
+    let kin = vec![(analyzer.query_terms("physician")[0], 0.5)];
+    let mut scores = Vec::new();
+    lexicon.score(&[Asked { term, kin }], PLAIN, &mut scores);
+    // Two of four units hold the term; all have two words, so that the length norm is k1.
+    let score = |count: f32| (1.0 + 2.5_f32 / 2.5).ln() * count * 2.2 / (count + 1.2);
+    for (got, wanted) in scores.iter().zip([score(1.5), score(1.0), 0.0, score(2.0)]) {
+        assert!((got - wanted).abs() < 1e-5, "{scores:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,3 @@
+//! What the measuring programs of this crate share.
+
+pub mod memory;
