@@ -226,6 +226,7 @@ fn page(api: &Api) -> String {
          <p>This node answers AI requests on this machine. Point your tools at:</p><ul>\
          <li>OpenAI: <code>http://{address}/v1</code> (<a href=/v1/models>models</a>)</li>\
          <li>Ollama: <code>http://{address}</code> (<a href=/api/tags>models</a>)</li>\
+         <li>Memory for agents (MCP): <code>http://{address}/mcp</code></li>\
          <li>State: <a href=/potluck/v1/status>status</a>, <a href=/healthz>health</a>, <a href=/metrics>metrics</a></li>\
          </ul><p>In a shell: <code>potluck run guide \"How do I join a pool?\"</code></p></html>"
     )

@@ -18,6 +18,8 @@ mod golden;
 mod guide;
 mod isolation;
 mod load;
+mod mcp;
+mod memory_api;
 mod pull;
 mod recall;
 mod sdk;

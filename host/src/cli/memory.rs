@@ -5,13 +5,7 @@ use reqwest::Url;
 use serde_json::{Map, Value};
 
 use super::{CliError, Context, client::Session};
-use crate::{
-    api::{
-        memory::parse::KINDS,
-        time::{format_millis, parse_millis, unix_now},
-    },
-    config::value::parse_duration,
-};
+use crate::{api::memory::parse::KINDS, config::value::parse_duration, memory::Millis};
 
 mod add;
 mod export;
@@ -164,15 +158,16 @@ fn kind(text: &str) -> Result<String, String> {
 
 /// A moment for a request: given as one, or as how long ago.
 fn moment(text: &str) -> Result<String, String> {
-    if parse_millis(text).is_some() {
+    if Millis::parse(text).is_ok() {
         return Ok(text.to_owned());
     }
     let ago = parse_duration(text).map_err(|_| {
         format!("`{text}` is no time; write e.g. 2025-03-31, 2025-03-31T12:00:00Z, 7d or 12h")
     })?;
-    let now = i64::try_from(unix_now()).unwrap_or(i64::MAX).saturating_mul(1000);
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-    Ok(format_millis(now.saturating_sub(ago)))
+    Millis::from_ms(Millis::now().0.saturating_sub(ago))
+        .map(|at| at.to_string())
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

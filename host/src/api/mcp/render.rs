@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use uuid::Uuid;
 
-use super::super::{ApiError, memory::parse::kind_name, time::format_millis};
+use super::super::ApiError;
 use crate::memory::{
     Briefing, Forgotten, Found, Item, ItemState, Recalled, Remembered, Stats, redact::Redaction,
 };
@@ -99,18 +99,18 @@ pub(super) fn listed(items: &[Item]) -> String {
 
 /// One item: what is known about it in a line, then its text.
 fn entry(to: &mut String, item: &Item) {
-    let _ = write!(to, "[{}] id={}", kind_name(item.kind), item.id);
+    let _ = write!(to, "[{}] id={}", item.kind.name(), item.id);
     if let Some(project) = &item.project {
         let _ = write!(to, " project={project}");
     }
     if !item.tags.is_empty() {
         let _ = write!(to, " tags={}", item.tags.join(","));
     }
-    let written = format_millis(item.created_at.0);
+    let written = item.created_at.to_string();
     let _ = write!(to, " written={}", written.get(..16).unwrap_or(&written));
     for (name, moment) in [("occurred", item.occurred_at), ("valid until", item.valid_until)] {
         if let Some(moment) = moment {
-            let at = format_millis(moment.0);
+            let at = moment.to_string();
             let _ = write!(to, " {name}={}", at.get(..16).unwrap_or(&at));
         }
     }

@@ -6,7 +6,8 @@ use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
 use super::super::memory::parse::{
-    BUDGET, DEFAULT_BUDGET, DEFAULT_RECENT, KINDS, MAX_CONTENT, MAX_IDS, MAX_NAME, MAX_TAGS,
+    BUDGET, DEFAULT_BUDGET, DEFAULT_RECENT, KINDS, MAX_CONTENT, MAX_IDS, MAX_NAME, MAX_REASON,
+    MAX_SUPERSEDES, MAX_TAG, MAX_TAGS,
 };
 use crate::memory::request::MAX_LIMIT;
 
@@ -79,7 +80,7 @@ fn name(description: &str) -> Value {
 }
 
 fn names(most: usize, description: &str) -> Value {
-    let one = json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME});
+    let one = json!({"type": "string", "minLength": 1, "maxLength": MAX_TAG});
     json!({"type": "array", "items": one, "maxItems": most, "description": description})
 }
 
@@ -129,7 +130,7 @@ fn record() -> Value {
         "tags": names(MAX_TAGS, "Short words to find it by."),
         "occurred_at": moment("When what it tells happened, if not now."),
         "valid_until": moment("When it stops being true."),
-        "supersedes": names(MAX_IDS, "Ids of memories that this one replaces."),
+        "supersedes": names(MAX_SUPERSEDES, "Ids of memories that this one replaces."),
         "source": name("Who says so; without it your program's name."),
     })
 }
@@ -272,7 +273,7 @@ fn forget() -> Tool {
     let input = json!({
         "ids": names(MAX_IDS, "Ids of the memories."),
         "filter": described,
-        "reason": {"type": "string", "maxLength": 4096, "description": "Why, for the history."},
+        "reason": {"type": "string", "maxLength": MAX_REASON, "description": "Why, for the history."},
         "hard": flag("Erase the text for good, history included; without it the owner can still see it."),
         "confirm": flag("Really do it. Show the user the dry run first."),
     });

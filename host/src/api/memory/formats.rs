@@ -6,10 +6,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::{
-    super::{fields::Fields, time::parse_millis},
-    parse,
-};
+use super::{super::fields::Fields, parse};
 use crate::memory::{Draft, Millis};
 
 /// Most bytes of one object of an import: a text as JSON may write it, and its vectors.
@@ -74,10 +71,10 @@ pub fn read(bytes: &[u8], format: Format) -> Result<Object, String> {
     }
 }
 
-/// What an object is. Only our own export names the node that wrote a record.
+/// What an object is. Lines of our own export carry their format.
 fn detect(map: &Map<String, Value>) -> Format {
     let kind = map.get("type").and_then(Value::as_str);
-    if map.contains_key("origin") {
+    if matches!(kind, Some("version" | "vectors")) && map.contains_key("format") {
         Format::Export
     } else if matches!(kind, Some("entity" | "relation")) && !map.contains_key("content") {
         Format::ServerMemory
@@ -102,7 +99,12 @@ fn text<'a>(map: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
 /// A name that a tag can hold.
 fn tag(name: &str) -> Option<String> {
     let name = name.trim();
-    (!name.is_empty() && name.len() <= parse::MAX_NAME).then(|| name.to_owned())
+    (!name.is_empty() && name.len() <= parse::MAX_TAG).then(|| name.to_owned())
+}
+
+/// A name of a project or an agent.
+fn named(name: &str) -> Option<String> {
+    (name.len() <= parse::MAX_NAME).then(|| name.to_owned())
 }
 
 /// An entity's observations are a record each, so that one is found, corrected and forgotten by itself.
@@ -170,9 +172,9 @@ fn mem0(map: &Map<String, Value>) -> Result<Draft, String> {
     tags.sort();
     tags.dedup();
     tags.truncate(parse::MAX_TAGS);
-    let occurred_at = text(map, "created_at").and_then(parse_millis).map(Millis);
-    let project = text(about, "project").or_else(|| text(map, "app_id")).and_then(tag);
-    let source = text(map, "agent_id").and_then(tag).or_else(|| Some("mem0".into()));
+    let occurred_at = text(map, "created_at").and_then(|at| Millis::parse(at).ok());
+    let project = text(about, "project").or_else(|| text(map, "app_id")).and_then(named);
+    let source = text(map, "agent_id").and_then(named).or_else(|| Some("mem0".into()));
     checked(Draft {
         content,
         kind: kind.unwrap_or_default(),
@@ -243,7 +245,7 @@ mod tests {
     fn our_own_words_are_known_and_checked() {
         let found = drafts(r#"{"content":"x","kind":"task","type":null,"tags":["a"]}"#);
         assert_eq!((found[0].kind, found[0].tags.clone()), (Kind::Task, vec!["a".to_owned()]));
-        let own = read(br#"{"id":"1","origin":"n","content":"x"}"#, Format::Auto).unwrap();
+        let own = read(br#"{"type":"version","format":1,"version":{}}"#, Format::Auto).unwrap();
         assert!(matches!(own, Object::Own(_)));
         let long = format!(r#"{{"content":"{}"}}"#, "x".repeat(parse::MAX_CONTENT + 1));
         let long_memory = long.replacen("content", "memory", 1);

@@ -5,21 +5,17 @@ use std::ops::RangeInclusive;
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use super::super::{ApiError, fields::Fields, time::parse_millis};
+use super::super::{ApiError, fields::Fields};
 use crate::memory::{
     Change, Draft, Filter, ForgetRequest, Kind, Millis, RecallRequest, RecordId, request::MAX_LIMIT,
 };
 
-/// Most bytes of one record's text.
-pub const MAX_CONTENT: usize = 1 << 20;
-/// Most bytes of a project's, a tag's or a source's name.
-pub const MAX_NAME: usize = 256;
-/// Most tags of one record or filter.
-pub const MAX_TAGS: usize = 64;
+pub use crate::memory::record::{
+    MAX_BODY as MAX_CONTENT, MAX_NAME, MAX_REASON, MAX_SUPERSEDES, MAX_TAG, MAX_TAGS,
+};
+
 /// Most ids in one request.
 pub const MAX_IDS: usize = 1024;
-/// Most bytes of the reason for forgetting something.
-const MAX_REASON: usize = 4096;
 /// Items of a listing that says no number.
 pub const DEFAULT_RECENT: usize = 20;
 /// Tokens a briefing may have.
@@ -58,11 +54,6 @@ pub fn kind(field: &str, text: &str) -> Result<Kind, ApiError> {
     })
 }
 
-/// The name of a kind.
-pub fn kind_name(kind: Kind) -> &'static str {
-    KINDS.iter().find(|(_, known)| *known == kind).map_or("fact", |(name, _)| name)
-}
-
 /// What is to be remembered: `content`, `kind`, `project`, `tags`, `occurred_at`, `valid_until`, `supersedes`,
 /// `source`.
 ///
@@ -79,7 +70,7 @@ pub fn draft(fields: &mut Fields) -> Result<Draft, ApiError> {
         tags: tags(fields)?.unwrap_or_default(),
         occurred_at: moment(fields, "occurred_at")?,
         valid_until: moment(fields, "valid_until")?,
-        supersedes: ids(fields, "supersedes")?,
+        supersedes: ids(fields, "supersedes", MAX_SUPERSEDES)?,
         source: name(fields, "source")?,
     })
 }
@@ -96,7 +87,7 @@ pub fn change(fields: &mut Fields) -> Result<Change, ApiError> {
         tags: tags(fields)?,
         occurred_at: moment(fields, "occurred_at")?,
         valid_until: moment(fields, "valid_until")?,
-        supersedes: ids(fields, "supersedes")?,
+        supersedes: ids(fields, "supersedes", MAX_SUPERSEDES)?,
         source: name(fields, "source")?,
     };
     let unsigned = Change { source: None, ..change.clone() };
@@ -144,7 +135,7 @@ pub fn filter(fields: &mut Fields) -> Result<Filter, ApiError> {
 /// # Errors
 /// 400 naming the field, also when neither or both of `ids` and `filter` are given.
 pub fn forget(fields: &mut Fields) -> Result<ForgetRequest, ApiError> {
-    let ids = ids(fields, "ids")?;
+    let ids = ids(fields, "ids", MAX_IDS)?;
     let filter = match fields.object("filter")? {
         None => None,
         Some(mut inner) => {
@@ -197,7 +188,7 @@ pub fn limit(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 pub fn name(fields: &mut Fields, field: &str) -> Result<Option<String>, ApiError> {
     let name = fields.string(field)?;
     if let Some(name) = &name {
-        check_name(&fields.name(field), name)?;
+        check_name(&fields.name(field), name, MAX_NAME)?;
     }
     Ok(name)
 }
@@ -206,38 +197,34 @@ pub fn name(fields: &mut Fields, field: &str) -> Result<Option<String>, ApiError
 ///
 /// # Errors
 /// 400.
-pub fn check_name(field: &str, name: &str) -> Result<(), ApiError> {
-    if name.len() > MAX_NAME {
-        return Err(ApiError::invalid(
-            field,
-            format!("may have at most {MAX_NAME} bytes, not {}", name.len()),
-        ));
+pub fn check_name(field: &str, name: &str, most: usize) -> Result<(), ApiError> {
+    if name.len() > most {
+        return Err(ApiError::invalid(field, format!("may have at most {most} bytes, not {}", name.len())));
     }
     Ok(())
 }
 
-/// A point in time: RFC 3339, a date, or milliseconds since 1970.
+/// A point in time: RFC 3339, a date, or seconds or milliseconds since 1970.
 ///
 /// # Errors
 /// 400.
 pub fn moment(fields: &mut Fields, field: &str) -> Result<Option<Millis>, ApiError> {
     let Some(value) = fields.take(field) else { return Ok(None) };
     let millis = match &value {
-        Value::String(text) => parse_millis(text),
-        Value::Number(number) => number.as_i64(),
-        _ => None,
+        Value::String(text) => Millis::parse(text),
+        Value::Number(number) if number.is_i64() => Millis::from_number(number.as_i64().unwrap_or_default()),
+        _ => return Err(fields.wrong(field, "a time such as 2025-03-31T12:00:00Z or 2025-03-31", &value)),
     };
-    let right = "a time such as 2025-03-31T12:00:00Z or 2025-03-31";
-    millis.map(|millis| Some(Millis(millis))).ok_or_else(|| fields.wrong(field, right, &value))
+    millis.map(Some).map_err(|error| ApiError::invalid(fields.name(field), error))
 }
 
-/// Ids: a list, or one.
+/// Ids: a list of at most `most`, or one.
 ///
 /// # Errors
 /// 400.
-pub fn ids(fields: &mut Fields, field: &str) -> Result<Vec<RecordId>, ApiError> {
+pub fn ids(fields: &mut Fields, field: &str, most: usize) -> Result<Vec<RecordId>, ApiError> {
     let full = fields.name(field);
-    fields.strings(field, MAX_IDS)?.iter().map(|text| id(&full, text)).collect()
+    fields.strings(field, most)?.iter().map(|text| id(&full, text)).collect()
 }
 
 fn one_kind(fields: &mut Fields) -> Result<Option<Kind>, ApiError> {
@@ -251,7 +238,7 @@ fn tags(fields: &mut Fields) -> Result<Option<Vec<String>>, ApiError> {
     let full = fields.name("tags");
     let tags = fields.strings("tags", MAX_TAGS)?;
     for tag in &tags {
-        check_name(&full, tag)?;
+        check_name(&full, tag, MAX_TAG)?;
     }
     Ok(given.then_some(tags))
 }

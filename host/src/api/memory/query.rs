@@ -4,10 +4,7 @@ use std::ops::RangeInclusive;
 
 use axum::{extract::Query as Pairs, http::Uri};
 
-use super::{
-    super::{ApiError, time::parse_millis},
-    parse,
-};
+use super::{super::ApiError, parse};
 use crate::{
     config::value::nearest,
     memory::{Filter, Millis, request::MAX_LIMIT},
@@ -54,7 +51,7 @@ impl Query {
         let value = self.pairs.iter().rfind(|(name, _)| name == field).map(|(_, value)| value.clone());
         self.pairs.retain(|(name, _)| name != field);
         if let Some(value) = &value {
-            parse::check_name(field, value)?;
+            parse::check_name(field, value, parse::MAX_REASON)?;
         }
         Ok(value.filter(|value| !value.is_empty()))
     }
@@ -89,9 +86,7 @@ impl Query {
 
     fn moment(&mut self, field: &'static str) -> Result<Option<Millis>, ApiError> {
         let Some(text) = self.string(field)? else { return Ok(None) };
-        let millis = parse_millis(&text).or_else(|| text.parse().ok());
-        let reason = "must be a time such as 2025-03-31T12:00:00Z or 2025-03-31";
-        millis.map(|millis| Some(Millis(millis))).ok_or_else(|| ApiError::invalid(field, reason))
+        Millis::parse(&text).map(Some).map_err(|error| ApiError::invalid(field, error))
     }
 
     pub(super) fn filter(&mut self) -> Result<Filter, ApiError> {

@@ -104,7 +104,11 @@ impl Splitter {
     /// Finds out what the document is.
     fn look(&mut self) {
         let head = self.held.get(self.from..).unwrap_or_default();
-        let marked = head.strip_prefix(b"\xef\xbb\xbf");
+        let mark = b"\xef\xbb\xbf";
+        if head.len() < mark.len() && mark.starts_with(head) && !self.ended {
+            return;
+        }
+        let marked = head.strip_prefix(mark);
         let skipped = marked.map_or(0, |_| 3);
         let head = marked.unwrap_or(head);
         let body = head.trim_ascii_start();

@@ -29,7 +29,7 @@ fn wrong_fields_are_named() {
         (json!({"content": long}), 413, "content"),
         (json!({"content": "x", "kind": "Fact"}), 400, "kind"),
         (json!({"content": "x", "project": name}), 400, "project"),
-        (json!({"content": "x", "tags": [name]}), 400, "tags"),
+        (json!({"content": "x", "tags": ["x".repeat(parse::MAX_TAG + 1)]}), 400, "tags"),
         (json!({"content": "x", "tags": [""]}), 400, "tags"),
         (json!({"content": "x", "tags": vec!["t"; 65]}), 400, "tags"),
         (json!({"content": "x", "occurred_at": "tomorrow"}), 400, "occurred_at"),
@@ -47,10 +47,14 @@ fn wrong_fields_are_named() {
         );
     }
     assert!(draft(json!({"content": "x", "kinds": "fact"})).message.contains("did you mean `kind`"));
-    let mut good =
-        fields(json!({"content": "x", "tags": "one", "occurred_at": 5, "project": "", "source": null}));
+    let mut good = fields(
+        json!({"content": "x", "tags": "one", "occurred_at": 1_700_000_000, "project": "", "source": null}),
+    );
     let read = parse::draft(&mut good).unwrap();
-    assert_eq!((read.tags, read.occurred_at, read.project), (vec!["one".into()], Some(Millis(5)), None));
+    assert_eq!(
+        (read.tags, read.occurred_at, read.project),
+        (vec!["one".into()], Some(Millis(1_700_000_000_000)), None)
+    );
 }
 
 #[test]

@@ -286,9 +286,9 @@ mod tests {
     #[test]
     fn every_client_is_served_on_every_system() {
         for system in [System::Linux, System::Mac, System::Windows] {
-            let dir = tempfile::tempdir().unwrap();
-            let places = places(dir.path(), system);
             for client in Client::value_variants() {
+                let dir = tempfile::tempdir().unwrap();
+                let places = places(dir.path(), system);
                 assert!(!client.found(&places), "{client:?}");
                 let report = install(&places, *client, false);
                 assert!(report.changed && report.backup.is_none() && report.path.is_file());

@@ -234,6 +234,11 @@ pub(super) fn set(text: &str, section: &str, name: &str, value: &Value) -> Resul
     let object = inner(text, member)?;
     match object.member(name) {
         Some(old) => {
+            let said = text.get(old.value.clone()).unwrap_or_default();
+            // What is right already keeps its layout.
+            if serde_json::from_str::<Value>(&plain(said)).is_ok_and(|said| said == *value) {
+                return Ok(text.to_owned());
+            }
             let indent = indent_at(text, old.key);
             let mut changed = text.to_owned();
             changed.replace_range(old.value.clone(), &pretty(value, &indent, &unit));

@@ -2,7 +2,7 @@
 //! sections of files such as CLAUDE.md and MEMORY.md.
 
 use crate::{
-    api::{memory::parse::MAX_NAME, time::parse_millis},
+    api::memory::parse::{MAX_NAME, MAX_TAG},
     memory::{Draft, Kind, Millis},
 };
 
@@ -56,7 +56,7 @@ struct Note {
 impl Note {
     fn draft(&self, content: String, kind: Kind, more: Vec<String>) -> Draft {
         let mut tags = self.front.tags.clone();
-        tags.extend(more.into_iter().filter(|tag| !tag.is_empty() && tag.len() <= MAX_NAME));
+        tags.extend(more.into_iter().filter(|tag| !tag.is_empty() && tag.len() <= MAX_TAG));
         tags.sort();
         tags.dedup();
         tags.truncate(TAGS);
@@ -196,11 +196,11 @@ impl Front {
             "title" => self.title = Some(value.to_owned()),
             "permalink" => self.permalink = true,
             "project" if value.len() <= MAX_NAME => self.project = Some(value.to_owned()),
-            "date" | "created" | "created_at" => self.date = parse_millis(value).map(Millis),
+            "date" | "created" | "created_at" => self.date = Millis::parse(value).ok(),
             "tags" => {
                 let inside = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value);
                 let tags = inside.split(',').map(|tag| unquoted(tag).trim_start_matches('#').to_owned());
-                self.tags.extend(tags.filter(|tag| !tag.is_empty() && tag.len() <= MAX_NAME));
+                self.tags.extend(tags.filter(|tag| !tag.is_empty() && tag.len() <= MAX_TAG));
             }
             _ => {}
         }

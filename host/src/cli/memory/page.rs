@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io};
 use serde_json::Value;
 
 use super::super::{CliError, output, print_line};
-use crate::api::time::{format_millis, parse_millis, unix_now};
+use crate::memory::Millis;
 
 /// Cells of the bar that shows a score.
 const BAR: usize = 8;
@@ -24,8 +24,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new() -> Self {
-        let now = i64::try_from(unix_now()).unwrap_or(i64::MAX).saturating_mul(1000);
-        Self { width: width(), coloured: output::colours(&io::stdout()), now }
+        Self { width: width(), coloured: output::colours(&io::stdout()), now: Millis::now().0 }
     }
 
     /// A list; with a bar of each one's score relative to the best.
@@ -48,7 +47,7 @@ impl Page {
         let mut text = format!("{}\n", self.head(item));
         for field in ["created_at", "occurred_at", "valid_until"] {
             if let Some(at) = item.get(field).and_then(moment) {
-                let _ = writeln!(text, "  {field}: {}", format_millis(at));
+                let _ = writeln!(text, "  {field}: {}", Millis(at));
             }
         }
         for field in ["state", "source", "origin"] {
@@ -122,9 +121,9 @@ impl Page {
     }
 }
 
-/// A time of an answer, as text or in milliseconds.
+/// A time of an answer, in milliseconds.
 fn moment(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| parse_millis(value.as_str()?))
+    Millis::parse(value.as_str()?).ok().map(|at| at.0)
 }
 
 /// What a terminal would obey, taken out: a stored text may not move the cursor or ring the bell.
@@ -235,12 +234,12 @@ mod tests {
     #[test]
     fn a_stored_text_cannot_steer_the_terminal() {
         let page = Page { width: 60, coloured: false, now: 86_400_000 };
-        let item = json!({"id": "i", "kind": "fact", "project": "p\u{1b}[2J", "tags": ["a"], "created_at": 0,
+        let item = json!({"id": "i", "kind": "fact", "project": "p\u{1b}[2J", "tags": ["a"], "created_at": "1970-01-01T00:00:00Z",
             "content": "one\u{1b}]0;title\u{7}\ntwo", "score": 0.5, "state": "live"});
         let text = page.items(&[item.clone()], true);
         assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'));
         assert!(text.starts_with("████████ fact · p"), "{text}");
         assert!(text.contains("#a · 24 h ago · i\n"), "{text}");
-        assert!(page.full(&item).contains("created_at: 1970-01-01T00:00:00.000Z"));
+        assert!(page.full(&item).contains("created_at: 1970-01-01T00:00:00Z"));
     }
 }
