@@ -121,7 +121,7 @@ mod tests {
             let len = within(1 << 20, &BEYOND, || {
                 let mut text = String::from("x");
                 while text.len() < 1 << 24 {
-                    text = text.clone() + &text;
+                    text = text.clone() + text.as_str();
                 }
                 text.len()
             });

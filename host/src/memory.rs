@@ -242,3 +242,6 @@ impl Memory {
         self.inner.reindex()
     }
 }
+
+#[cfg(test)]
+mod tests;

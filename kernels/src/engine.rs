@@ -3,7 +3,7 @@
 pub mod kv;
 mod load;
 
-pub use load::{EncoderSource, estimate, load_decoder, load_encoder};
+pub use load::{EncoderSource, estimate, load_decoder, load_encoder, load_encoder_as};
 
 use crate::{
     backend::{Backend, Batch, PageId},

@@ -282,3 +282,18 @@ fn plain_tables_stay_plain() {
         assert!(row.iter().any(|&x| x != 0.0));
     }
 }
+
+#[test]
+fn f32_weights_kept_as_f16_give_the_same_vectors_and_as_q8_0_nearly() {
+    let (gguf, options) =
+        (small(DType::F32), EngineOptions { device: engine::Device::Cpu, ..EngineOptions::default() });
+    let load =
+        |dtype| engine::load_encoder_as(dtype, EncoderSource::Gguf(&gguf), &options, &mut |_, _| {}).unwrap();
+    let exact = load(DType::F32).embed(&inputs(512)).unwrap();
+    for (dtype, least) in [(DType::F16, 0.999_99), (DType::Q8_0, 0.99)] {
+        for (got, wanted) in load(dtype).embed(&inputs(512)).unwrap().iter().zip(&exact) {
+            let cosine: f32 = got.iter().zip(wanted).map(|(a, b)| a * b).sum();
+            assert!(cosine > least, "{dtype}: {cosine}");
+        }
+    }
+}

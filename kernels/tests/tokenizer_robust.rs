@@ -11,7 +11,9 @@
 use std::sync::Arc;
 
 use potluck_kernels::{
+    dtype::DType,
     gguf::{Array, Gguf, GgufWriter, Metadata, Value},
+    synthetic::{Kind, Spec},
     tokenizer::{Detokenizer, EncodeOptions, Tokenizer, TokenizerError},
 };
 use proptest::prelude::*;
@@ -184,6 +186,25 @@ fn a_text_beyond_the_limit_is_refused_early() {
     assert!(cpu_seconds() - start < 0.5);
     assert_eq!(t.encode_limited("hello", PLAIN, 1).unwrap().len(), 1);
     assert!(t.count_upper_bound(5) >= 5);
+}
+
+#[test]
+fn a_text_beyond_the_limit_is_cut_early_and_exactly() {
+    let t = load(&Spec::small(Kind::Bert).metadata(DType::F32));
+    let special = EncodeOptions { add_special: true, parse_special: false };
+    let text = "some words, and then more ".repeat(20);
+    let whole = t.encode(&text, special).unwrap();
+    assert_eq!(t.encode_cut(&text, special, whole.len()).unwrap(), (whole.clone(), false));
+    for limit in [0, 1, 2, 3, 50, whole.len() - 1] {
+        let (ids, cut) = t.encode_cut(&text, special, limit).unwrap();
+        assert!(cut && ids.len() == limit, "{limit}: {}", ids.len());
+        if let Some((last, first)) = ids.split_last() {
+            assert_eq!((Some(*last), first), (t.sep(), &whole[..limit - 1]));
+        }
+    }
+    let start = cpu_seconds();
+    t.encode_cut(&"word ".repeat(4_000_000), special, 256).unwrap();
+    assert!(cpu_seconds() - start < 0.5);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod isolation;
 mod load;
 mod mcp;
 mod memory_api;
+mod memory_kill;
 mod pull;
 mod recall;
 mod sdk;

@@ -22,14 +22,7 @@ fn the_mcp_package_finds_every_tool_over_both_transports() {
     let home = node.home().join("node");
     python::run(
         "mcp_scenario.py",
-        &[
-            "--program",
-            program().to_str().unwrap(),
-            "--home",
-            home.to_str().unwrap(),
-            "--url",
-            &node.url(),
-        ],
+        &["--program", program().to_str().unwrap(), "--home", home.to_str().unwrap(), "--url", &node.url()],
     );
     node.shutdown();
 }
@@ -117,8 +110,12 @@ fn an_agent_starts_the_node_and_survives_its_restart() {
     assert!(home.path().join("node/node.log").is_file());
     let list = first.ask(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}));
     assert_eq!(list["result"]["tools"].as_array().map(Vec::len), Some(8), "{list}");
-    let written = first.call("remember", json!({"content": "The key is under the blue pot", "project": "house"}));
-    let id = written["result"]["structuredContent"]["id"].as_str().unwrap_or_else(|| panic!("{written}")).to_owned();
+    let written =
+        first.call("remember", json!({"content": "The key is under the blue pot", "project": "house"}));
+    let id = written["result"]["structuredContent"]["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{written}"))
+        .to_owned();
     // The node is not a child of the agent's: it stays when the agent that started it goes.
     first.finish();
     assert_eq!(advertised(home.path()).unwrap().0, pid);
@@ -168,7 +165,11 @@ fn the_inspector_lists_and_calls_tools() {
     let node = Node::start(NodeOptions::new());
     let home = node.home().join("node");
     let path = env::join_paths(
-        runtime.parent().into_iter().map(PathBuf::from).chain(env::split_paths(&env::var_os("PATH").unwrap())),
+        runtime
+            .parent()
+            .into_iter()
+            .map(PathBuf::from)
+            .chain(env::split_paths(&env::var_os("PATH").unwrap())),
     )
     .unwrap();
     let url = format!("{}/mcp", node.url());
@@ -177,7 +178,11 @@ fn the_inspector_lists_and_calls_tools() {
     for target in [&stdio[..], &http[..]] {
         let ask = |words: &[&str]| {
             let mut command = Command::new(&script);
-            command.arg("--cli").args(["-e", &format!("POTLUCK_HOME={}", home.display())]).args(target).args(words);
+            command
+                .arg("--cli")
+                .args(["-e", &format!("POTLUCK_HOME={}", home.display())])
+                .args(target)
+                .args(words);
             command.env("PATH", &path).env("HOME", node.scratch()).stdin(Stdio::null());
             let output = command.output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

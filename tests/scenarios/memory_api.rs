@@ -36,20 +36,33 @@ fn a_memory_is_written_found_changed_and_forgotten() {
     let node = start();
     let client = node.client();
     let text = "The lighthouse keeper feeds the gulls at dawn";
-    let id = remember(&client, &json!({"content": text, "project": "coast", "tags": ["birds"], "occurred_at": "2024-05-01"}));
+    let id = remember(
+        &client,
+        &json!({"content": text, "project": "coast", "tags": ["birds"], "occurred_at": "2024-05-01"}),
+    );
     let again = client.post(MEMORY, &json!({"content": text, "project": "coast"})).expect(200);
     assert_eq!(again["duplicate_of"], id.as_str());
     remember(&client, &json!({"content": "Milk is in the fridge", "kind": "reference"}));
     let question = json!({"query": "Who feeds the gulls?", "limit": 1, "explain": true});
     assert_eq!(recalled(&client, &question), [text]);
     assert_eq!(recalled(&client, &json!({"query": "gulls", "project": "kitchen"})), Vec::<String>::new());
-    assert_eq!(recalled(&client, &json!({"query": "gulls", "tags": ["birds"], "since": "2024-04-30", "until": "2024-05-02"})), [text]);
+    assert_eq!(
+        recalled(
+            &client,
+            &json!({"query": "gulls", "tags": ["birds"], "since": "2024-04-30", "until": "2024-05-02"})
+        ),
+        [text]
+    );
     assert_eq!(recalled(&client, &json!({"query": "gulls", "kinds": ["task"]})), Vec::<String>::new());
 
     let path = format!("{MEMORY}/{id}");
     let item = client.get(&path).expect(200);
-    assert_eq!((&item["content"], &item["state"], &item["kind"]), (&json!(text), &json!("live"), &json!("fact")));
-    let (status, changed) = call(&client, "PATCH", &path, &json!({"content": "The keeper feeds the gulls at noon"}));
+    assert_eq!(
+        (&item["content"], &item["state"], &item["kind"]),
+        (&json!(text), &json!("live"), &json!("fact"))
+    );
+    let (status, changed) =
+        call(&client, "PATCH", &path, &json!({"content": "The keeper feeds the gulls at noon"}));
     assert_eq!(status, 200, "{changed}");
     let new = format!("{MEMORY}/{}", changed["id"].as_str().unwrap());
     let history = client.get(&format!("{new}?history=true")).expect(200)["history"].clone();
@@ -67,7 +80,11 @@ fn a_memory_is_written_found_changed_and_forgotten() {
     assert_eq!(client.get(&new).expect(200)["state"], "live");
     let (status, done) = call(&client, "DELETE", &format!("{new}?confirm=true&hard=true"), &Value::Null);
     assert_eq!((status, &done["dry_run"], &done["hard"]), (200, &json!(false), &json!(true)), "{done}");
-    assert!(!recalled(&client, &json!({"query": "gulls", "project": "coast"})).iter().any(|text| text.contains("noon")));
+    assert!(
+        !recalled(&client, &json!({"query": "gulls", "project": "coast"}))
+            .iter()
+            .any(|text| text.contains("noon"))
+    );
     node.shutdown();
 }
 
@@ -118,14 +135,19 @@ fn imports_take_what_others_wrote_and_an_export_comes_back_whole() {
     let graph = "{\"type\":\"entity\",\"name\":\"Ann\",\"entityType\":\"person\",\"observations\":[\"plays the oboe\",\"lives in Ghent\"]}\n\
                  broken\n{\"type\":\"relation\",\"from\":\"Ann\",\"to\":\"Bo\",\"relationType\":\"is_sister_of\"}\n";
     let done = import(&client, "", graph);
-    assert_eq!((&done["read"], &done["added"], &done["refused"]), (&json!(3), &json!(3), &json!(1)), "{done}");
+    assert_eq!(
+        (&done["read"], &done["added"], &done["refused"]),
+        (&json!(3), &json!(3), &json!(1)),
+        "{done}"
+    );
     assert_eq!(done["errors"][0]["line"], 2, "{done}");
     assert_eq!(import(&client, "", graph)["duplicates"], 3);
     let mem0 = json!({"results": [{"id": "1", "memory": "Bo collects stamps", "created_at": "2024-01-02T03:04:05Z", "user_id": "bo"}]});
     assert_eq!(import(&client, "", &mem0.to_string())["added"], 1);
     client.post_bytes(&format!("{MEMORY}/import?format=nonsense"), b"").openai_error(400);
 
-    let many: String = (0..1300).map(|n| format!("{{\"content\":\"Pigeon {n} sits on roof {}\"}}\n", n * 7)).collect();
+    let many: String =
+        (0..1300).map(|n| format!("{{\"content\":\"Pigeon {n} sits on roof {}\"}}\n", n * 7)).collect();
     let headers = [("accept", "application/x-ndjson")];
     let answer = client.send("POST", &format!("{MEMORY}/import"), &headers, many.as_bytes()).unwrap();
     let text = answer.text();
@@ -140,7 +162,9 @@ fn imports_take_what_others_wrote_and_an_export_comes_back_whole() {
     assert_eq!(done["refused"], 0, "{done}");
     assert_eq!(import(&other.client(), "", &text)["added"], 0);
     assert_eq!(export(&other.client(), "").len(), lines.len());
-    assert!(recalled(&other.client(), &json!({"query": "Where does Ann live?", "limit": 1}))[0].contains("Ghent"));
+    assert!(
+        recalled(&other.client(), &json!({"query": "Where does Ann live?", "limit": 1}))[0].contains("Ghent")
+    );
     node.shutdown();
     other.shutdown();
 }
@@ -152,10 +176,28 @@ fn run(node: &Node, words: &[&str]) -> String {
 #[test]
 fn the_command_line_keeps_a_memory() {
     let node = start();
-    let added = run(&node, &["memory", "add", "The boiler", "is serviced in October", "--project", "house", "--tag", "heat", "--kind", "task"]);
+    let added = run(
+        &node,
+        &[
+            "memory",
+            "add",
+            "The boiler",
+            "is serviced in October",
+            "--project",
+            "house",
+            "--tag",
+            "heat",
+            "--kind",
+            "task",
+        ],
+    );
     let id = added.trim().rsplit(' ').next().unwrap().to_owned();
-    let found = run(&node, &["memory", "search", "when", "is", "the", "boiler", "serviced", "--project", "house"]);
-    assert!(found.contains("October") && found.contains("task") && found.contains("#heat") && found.contains(&id), "{found}");
+    let found =
+        run(&node, &["memory", "search", "when", "is", "the", "boiler", "serviced", "--project", "house"]);
+    assert!(
+        found.contains("October") && found.contains("task") && found.contains("#heat") && found.contains(&id),
+        "{found}"
+    );
     let json: Value = serde_json::from_str(&run(&node, &["memory", "search", "boiler", "--json"])).unwrap();
     assert_eq!(json["items"][0]["id"], id.as_str());
     assert!(run(&node, &["memory", "list"]).contains("boiler"));
@@ -164,10 +206,16 @@ fn the_command_line_keeps_a_memory() {
 
     notes(&node.scratch().join("notes"));
     let notes = node.scratch().join("notes").display().to_string();
-    let done: Value = serde_json::from_str(run(&node, &["memory", "import", &notes, "--project", "notes", "--json"]).lines().last().unwrap()).unwrap();
+    let done: Value = serde_json::from_str(
+        run(&node, &["memory", "import", &notes, "--project", "notes", "--json"]).lines().last().unwrap(),
+    )
+    .unwrap();
     assert_eq!((&done["added"], &done["refused"]), (&json!(4), &json!(1)), "{done}");
     assert!(done["errors"][0]["file"].as_str().unwrap().ends_with("graph.jsonl"), "{done}");
-    assert!(run(&node, &["memory", "search", "which tea", "--project", "notes", "--kind", "decision"]).contains("oolong"));
+    assert!(
+        run(&node, &["memory", "search", "which tea", "--project", "notes", "--kind", "decision"])
+            .contains("oolong")
+    );
 
     let file = node.scratch().join("backup.jsonl");
     run(&node, &["memory", "export", file.to_str().unwrap()]);

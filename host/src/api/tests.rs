@@ -230,7 +230,7 @@ async fn wrong_fields_are_refused_by_name_and_unknown_ones_ignored() {
 async fn broken_bodies_are_refused() {
     let bench = bench("127.0.0.1:7685", |config| config.http.body_limit = 2000);
     let huge_number = r#"{"model":"m","messages":[],"temperature":1e999}"#;
-    let deep = "[".repeat(900) + &"]".repeat(900);
+    let deep = "[".repeat(900) + "]".repeat(900).as_str();
     for body in ["", "{", "[]", "nul", huge_number, deep.as_str(), "\u{0}"] {
         let (status, answer) =
             whole(bench.call("POST", "/v1/chat/completions", &[], body.to_owned()).await).await;

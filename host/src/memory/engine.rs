@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -66,6 +66,8 @@ pub(super) struct Engine {
     pub(super) node: NodeId,
     pub(super) repairs: Vec<String>,
     pub(super) log_bytes: AtomicU64,
+    /// Up to which ordinal the text index has seen all, those without a text included.
+    pub(super) indexed: AtomicU32,
 }
 
 /// What only the writer holds.
@@ -140,6 +142,7 @@ impl Engine {
             folder: folder.to_owned(),
             state: RwLock::new(opened.state),
             reader: log.reader(),
+            indexed: AtomicU32::new(opened.keyword.next()),
             keyword: RwLock::new(Arc::new(opened.keyword)),
             embedder,
             node: signer.node(),

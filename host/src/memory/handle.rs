@@ -45,7 +45,7 @@ pub(super) struct Inner {
     tasks: mpsc::SyncSender<Task>,
     wake: Arc<Notify>,
     stop: Arc<AtomicBool>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<(Vec<JoinHandle<()>>, Option<tokio::task::JoinHandle<()>>)>,
 }
 
 impl Inner {
@@ -62,12 +62,18 @@ impl Inner {
         let writer = spawn("memory-writer", move || writer::run(&writing, pen, &queue))?;
         let (keeping, stopping) = (Arc::clone(&engine), Arc::clone(&stop));
         let keeper = spawn("memory-keeper", move || keeper::run(&keeping, &arrivals, &stopping))?;
-        tokio::spawn(keeper::embed(Arc::clone(&engine), tasks.clone(), Arc::clone(&wake)));
-        Ok(Self { engine, tasks, wake, stop, threads: Mutex::new(vec![writer, keeper]) })
+        let embedding = tokio::spawn(keeper::embed(Arc::clone(&engine), tasks.clone(), Arc::clone(&wake)));
+        let threads = Mutex::new((vec![writer, keeper], Some(embedding)));
+        Ok(Self { engine, tasks, wake, stop, threads })
     }
 
     pub(super) async fn close(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let (threads, embedding) =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(embedding) = embedding {
+            embedding.abort();
+            let _ = embedding.await;
+        }
         let (tasks, stop) = (self.tasks.clone(), Arc::clone(&self.stop));
         let _ = tokio::task::spawn_blocking(move || {
             let _ = tasks.send(Task::Stop);

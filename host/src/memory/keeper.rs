@@ -100,6 +100,7 @@ impl TextIndexer {
         }
         engine.keyword().add(&documents)?;
         self.done = upto;
+        engine.indexed.store(upto, Ordering::Release);
         self.last = Instant::now();
         // Small groups into a large index cost more: then they come less often.
         self.pause = (started.elapsed() * 8).max(PAUSE);

@@ -175,10 +175,7 @@ fn allowed(
 /// Whether a version was there and stood at a moment.
 fn stood(state: &State, ordinal: u32, at: i64) -> bool {
     state.table.row(ordinal).is_some_and(|row| {
-        row.created <= at
-            && (row.ended == NEVER || row.ended > at)
-            && !row.tombstone
-            && !row.erased
+        row.created <= at && (row.ended == NEVER || row.ended > at) && !row.tombstone && !row.erased
     })
 }
 

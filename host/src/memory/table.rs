@@ -103,7 +103,7 @@ pub(super) struct Table {
     tags: Names,
     live: RoaringBitmap,
     passage_owners: Vec<u32>,
-    span_owners: Vec<u32>,
+    spans: u32,
     passages: u32,
     erased: u64,
 }
@@ -142,11 +142,6 @@ impl Table {
         self.passage_owners.get(passage as usize).copied()
     }
 
-    /// Whose span this is.
-    pub(super) fn span_owner(&self, span: u32) -> Option<u32> {
-        self.span_owners.get(span as usize).copied()
-    }
-
     /// Reserves the next ordinal for a version that is known to be in the log.
     pub(super) fn reserve(&mut self, id: RecordId, parts: Parts) -> u32 {
         let ordinal = self.len();
@@ -163,13 +158,13 @@ impl Table {
             tombstone: false,
             erased: true,
             first_passage: self.passages,
-            first_span: u32::try_from(self.span_owners.len()).unwrap_or(u32::MAX),
+            first_span: self.spans,
             parts,
             body: 0,
         });
         self.passages += u32::from(parts.passages);
         self.passage_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.passages)));
-        self.span_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.spans)));
+        self.spans += u32::from(parts.spans);
         self.ids.insert(id, ordinal);
         ordinal
     }

@@ -82,11 +82,6 @@ impl Vocabulary {
         }
     }
 
-    /// Words known.
-    pub(super) fn len(&self) -> usize {
-        self.words.len()
-    }
-
     /// The next words without a vector, by number.
     pub(super) fn waiting(&self, most: usize) -> Vec<(u32, String)> {
         let Some(store) = &self.vectors else { return Vec::new() };
@@ -148,7 +143,7 @@ mod tests {
         let again = Vocabulary::load(&path);
         assert_eq!(again.words, words.words);
         fs::write(&path, "nonsense").unwrap();
-        assert_eq!(Vocabulary::load(&path).len(), 0);
+        assert!(Vocabulary::load(&path).words.is_empty());
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) use rope::{Angles, Append};
 /// Queries (tokens × heads of a group) that one thread takes at once.
 const QUERIES: usize = 32;
 
+/// Up to how many multiplications one thread does alone; see the matrix product's.
+const ALONE: usize = 128 << 10;
+
 /// Consecutive tokens of one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -129,7 +132,8 @@ pub(crate) fn attend<E: Stored>(
     let scratch = Shared::new(workspace.threads.as_mut_ptr().cast::<f32>());
     let blocks = &workspace.blocks;
     let units = blocks.len() * shape.kv_heads;
-    pool.each(units, 1, |thread, range| {
+    let step = if units * queries * span * shape.head_dim <= ALONE { units } else { 1 };
+    pool.each(units, step, |thread, range| {
         for unit in range {
             // Blocks of later tokens cost most and go first.
             let (run_index, first, end) = blocks[blocks.len() - 1 - unit / shape.kv_heads];

@@ -17,6 +17,10 @@ use crate::backend::BackendError;
 /// Up to how many tokens weights are used straight from memory; more go through an unpacked panel in L1.
 const DIRECT: usize = 32;
 
+/// Up to how many multiplications one thread does alone: a few microseconds, in which a second one would hardly have
+/// begun, and when other programs have its core, thousands of times as many.
+const ALONE: usize = 256 << 10;
+
 /// Tokens that share a panel; their activations of a panel's columns fit L2, and so do the sums below.
 const CHUNK: usize = 128;
 
@@ -168,7 +172,8 @@ pub(crate) fn product(
     let scratch = Shared::new(workspace.threads.as_mut_ptr());
     let pairs = |s: &Segment| s.groups().div_ceil(2);
     let units: usize = matrix.segments.iter().map(pairs).sum();
-    let step = (units / (pool.threads() * 8)).clamp(1, if is_direct { 64 } else { PAIRS });
+    let shared = (units / (pool.threads() * 8)).clamp(1, if is_direct { 64 } else { PAIRS });
+    let step = if tokens * matrix.rows * cols <= ALONE { units } else { shared };
     pool.each(units, step, |thread, range| {
         let mut before = 0;
         for segment in &matrix.segments {

@@ -6,6 +6,7 @@ use super::{Device, Embedder, EngineError, EngineOptions, Generator, Loaded, Mem
 use crate::{
     backend::BackendError,
     cpu::CpuBackend,
+    dtype::DType,
     gguf::Gguf,
     model::{
         Decoder, DecoderConfig, Encoder, EncoderConfig, EncoderFormat, LoadOptions, ModelError,
@@ -100,22 +101,36 @@ pub fn load_encoder(
     options: &EngineOptions,
     progress: Progress<'_>,
 ) -> Result<Box<dyn Embedder>, EngineError> {
+    load_encoder_as(DType::F32, source, options, progress)
+}
+
+/// As [`load_encoder`], with matrices that the file has as f32 stored as `single`; see [`Encoder::load_as`].
+///
+/// # Errors
+/// As [`load_decoder`].
+pub fn load_encoder_as(
+    single: DType,
+    source: EncoderSource<'_>,
+    options: &EngineOptions,
+    progress: Progress<'_>,
+) -> Result<Box<dyn Embedder>, EngineError> {
     match source {
         EncoderSource::Gguf(gguf) => {
             let config = EncoderConfig::from_gguf(gguf)?;
-            let embedder = encoder(gguf, &EncoderFormat::Gguf, &config, options, progress)?;
+            let embedder = encoder(single, gguf, &EncoderFormat::Gguf, &config, options, progress)?;
             gguf.release_pages();
             Ok(embedder)
         }
         EncoderSource::Folder(folder) => {
             let config = EncoderConfig::from_folder(folder)?;
             let file = Safetensors::open(&folder.join("model.safetensors")).map_err(ModelError::from)?;
-            encoder(&file, &EncoderFormat::of(&file), &config, options, progress)
+            encoder(single, &file, &EncoderFormat::of(&file), &config, options, progress)
         }
     }
 }
 
 fn encoder(
+    single: DType,
     source: &dyn TensorSource,
     format: &EncoderFormat,
     config: &EncoderConfig,
@@ -125,12 +140,12 @@ fn encoder(
     // One input of full length always fits.
     let tokens = options.max_batch_tokens.max(config.positions);
     if let Some(backend) = gpu(options.device)? {
-        match Encoder::load(source, format, config.clone(), backend, tokens, progress) {
+        match Encoder::load_as(single, source, format, config.clone(), backend, tokens, progress) {
             Ok(encoder) => return Ok(Box::new(encoder)),
             Err(error) => give_up_on_gpu(options.device, error)?,
         }
     }
-    Ok(Box::new(Encoder::load(source, format, config.clone(), cpu(options)?, tokens, progress)?))
+    Ok(Box::new(Encoder::load_as(single, source, format, config.clone(), cpu(options)?, tokens, progress)?))
 }
 
 fn cpu(options: &EngineOptions) -> Result<CpuBackend, EngineError> {

@@ -41,7 +41,7 @@ pub(super) fn stats(engine: &Engine) -> Stats {
         conflicts: table.conflicts_in_all(),
         embedder: state.model.clone(),
         pending: state.pending(),
-        overlay: u64::from(table.len().saturating_sub(keyword.next())),
+        overlay: u64::from(table.len().saturating_sub(engine.indexed.load(Ordering::Acquire))),
         bytes,
         redactions: state.redactions.clone(),
         repairs: engine.repairs.clone(),

@@ -78,7 +78,7 @@ impl Rng {
             1 => format!("{a}-{b}-{number}"),
             2 => format!("{}{number}", a.to_lowercase()),
             3 => format!("{}@{}", self.of(ALNUM, 6), number),
-            4 => self.of(ALNUM, 10) + &number + "x",
+            4 => self.of(ALNUM, 10) + number.as_str() + "x",
             _ => format!("{}#{}{}", self.of(LOWER, 5), number, self.of(UPPER, 4)),
         }
     }

@@ -8,74 +8,96 @@ type Maker = (&'static str, &'static str, fn(&mut Rng) -> String);
 /// Secrets that their form gives away; any place will do.
 const FORMS: &[Maker] = &[
     ("aws-access-key", "AWS_ACCESS_KEY_ID", |r| {
-        "AK".to_owned() + "IA" + &r.of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)
+        "AK".to_owned() + "IA" + r.of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16).as_str()
     }),
     ("aws-access-key", "AWS_ACCESS_KEY_ID", |r| {
-        "AS".to_owned() + "IA" + &r.of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)
+        "AS".to_owned() + "IA" + r.of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16).as_str()
     }),
     ("github-token", "GITHUB_TOKEN", |r| {
-        "gh".to_owned() + r.pick(&["p_", "o_", "s_", "u_"]) + &r.of(ALNUM, 36)
+        "gh".to_owned() + r.pick(&["p_", "o_", "s_", "u_"]) + r.of(ALNUM, 36).as_str()
     }),
     ("github-token", "GH_TOKEN", |r| {
-        "github".to_owned() + "_pat_" + &r.of(ALNUM, 22) + "_" + &r.of(ALNUM, 59)
+        "github".to_owned() + "_pat_" + r.of(ALNUM, 22).as_str() + "_" + r.of(ALNUM, 59).as_str()
     }),
-    ("gitlab-token", "GITLAB_TOKEN", |r| "gl".to_owned() + "pat-" + &r.of(URL64, 19) + "a"),
+    ("gitlab-token", "GITLAB_TOKEN", |r| "gl".to_owned() + "pat-" + r.of(URL64, 19).as_str() + "a"),
     ("slack-token", "SLACK_TOKEN", |r| {
-        "xo".to_owned() + "xb-" + &r.of(DIGITS, 12) + "-" + &r.of(DIGITS, 13) + "-" + &r.of(ALNUM, 24)
+        "xo".to_owned()
+            + "xb-"
+            + r.of(DIGITS, 12).as_str()
+            + "-"
+            + r.of(DIGITS, 13).as_str()
+            + "-"
+            + r.of(ALNUM, 24).as_str()
     }),
     ("slack-webhook", "SLACK_URL", |r| {
         "https://hooks.slack".to_owned()
             + ".com/services/T"
-            + &r.of(UPPER, 9)
+            + r.of(UPPER, 9).as_str()
             + "/B"
-            + &r.of(UPPER, 9)
+            + r.of(UPPER, 9).as_str()
             + "/"
-            + &r.of(ALNUM, 24)
+            + r.of(ALNUM, 24).as_str()
     }),
-    ("stripe-key", "STRIPE_KEY", |r| r.pick(&["sk", "rk"]).to_owned() + "_li" + "ve_" + &r.of(ALNUM, 24)),
+    ("stripe-key", "STRIPE_KEY", |r| {
+        r.pick(&["sk", "rk"]).to_owned() + "_li" + "ve_" + r.of(ALNUM, 24).as_str()
+    }),
     ("openai-key", "OPENAI_API_KEY", |r| {
-        "s".to_owned() + "k-" + &r.of(ALNUM, 20) + "T3Blbk" + &r.of(ALNUM, 20)
+        "s".to_owned() + "k-" + r.of(ALNUM, 20).as_str() + "T3Blbk" + r.of(ALNUM, 20).as_str()
     }),
-    ("openai-key", "OPENAI_API_KEY", |r| "s".to_owned() + "k-proj-" + &r.of(URL64, 47) + "z"),
-    ("anthropic-key", "ANTHROPIC_API_KEY", |r| "s".to_owned() + "k-ant-api03-" + &r.of(URL64, 92) + "AA"),
-    ("google-api-key", "GOOGLE_API_KEY", |r| "AI".to_owned() + "za" + &r.of(URL64, 34) + "b"),
-    ("google-oauth", "GOOGLE_SECRET", |r| "GOC".to_owned() + "SPX-" + &r.of(URL64, 27) + "Q"),
-    ("huggingface-token", "HF_TOKEN", |r| "h".to_owned() + "f_" + &r.of(ALNUM, 34)),
-    ("npm-token", "NPM_TOKEN", |r| "np".to_owned() + "m_" + &r.of(ALNUM, 36)),
-    ("pypi-token", "TWINE_PASSWORD", |r| "py".to_owned() + "pi-AgEIcHlwaS5vcmc" + &r.of(URL64, 70) + "g"),
-    ("docker-token", "DOCKER_TOKEN", |r| "dckr".to_owned() + "_pat_" + &r.of(URL64, 26) + "k"),
-    ("twilio-key", "TWILIO_API_KEY", |r| "S".to_owned() + "K" + &r.of(HEX, 32)),
+    ("openai-key", "OPENAI_API_KEY", |r| "s".to_owned() + "k-proj-" + r.of(URL64, 47).as_str() + "z"),
+    ("anthropic-key", "ANTHROPIC_API_KEY", |r| {
+        "s".to_owned() + "k-ant-api03-" + r.of(URL64, 92).as_str() + "AA"
+    }),
+    ("google-api-key", "GOOGLE_API_KEY", |r| "AI".to_owned() + "za" + r.of(URL64, 34).as_str() + "b"),
+    ("google-oauth", "GOOGLE_SECRET", |r| "GOC".to_owned() + "SPX-" + r.of(URL64, 27).as_str() + "Q"),
+    ("huggingface-token", "HF_TOKEN", |r| "h".to_owned() + "f_" + r.of(ALNUM, 34).as_str()),
+    ("npm-token", "NPM_TOKEN", |r| "np".to_owned() + "m_" + r.of(ALNUM, 36).as_str()),
+    ("pypi-token", "TWINE_PASSWORD", |r| {
+        "py".to_owned() + "pi-AgEIcHlwaS5vcmc" + r.of(URL64, 70).as_str() + "g"
+    }),
+    ("docker-token", "DOCKER_TOKEN", |r| "dckr".to_owned() + "_pat_" + r.of(URL64, 26).as_str() + "k"),
+    ("twilio-key", "TWILIO_API_KEY", |r| "S".to_owned() + "K" + r.of(HEX, 32).as_str()),
     ("sendgrid-key", "SENDGRID_API_KEY", |r| {
-        "S".to_owned() + "G." + &r.of(URL64, 22) + "." + &r.of(URL64, 42) + "w"
+        "S".to_owned() + "G." + r.of(URL64, 22).as_str() + "." + r.of(URL64, 42).as_str() + "w"
     }),
-    ("telegram-token", "BOT_TOKEN", |r| "7".to_owned() + &r.of(DIGITS, 9) + ":AA" + &r.of(URL64, 32) + "s"),
+    ("telegram-token", "BOT_TOKEN", |r| {
+        "7".to_owned() + r.of(DIGITS, 9).as_str() + ":AA" + r.of(URL64, 32).as_str() + "s"
+    }),
     ("discord-token", "DISCORD_TOKEN", |r| {
-        "MT".to_owned() + &r.of(ALNUM, 24) + "." + &r.of(ALNUM, 6) + "." + &r.of(URL64, 37) + "m"
+        "MT".to_owned()
+            + r.of(ALNUM, 24).as_str()
+            + "."
+            + r.of(ALNUM, 6).as_str()
+            + "."
+            + r.of(URL64, 37).as_str()
+            + "m"
     }),
-    ("shopify-token", "SHOPIFY_TOKEN", |r| "shp".to_owned() + "at_" + &r.of(HEX, 32)),
-    ("digitalocean-token", "DO_TOKEN", |r| "do".to_owned() + "p_v1_" + &r.of(HEX, 64)),
-    ("databricks-token", "DATABRICKS_TOKEN", |r| "da".to_owned() + "pi" + &r.of(HEX, 32)),
+    ("shopify-token", "SHOPIFY_TOKEN", |r| "shp".to_owned() + "at_" + r.of(HEX, 32).as_str()),
+    ("digitalocean-token", "DO_TOKEN", |r| "do".to_owned() + "p_v1_" + r.of(HEX, 64).as_str()),
+    ("databricks-token", "DATABRICKS_TOKEN", |r| "da".to_owned() + "pi" + r.of(HEX, 32).as_str()),
     ("age-key", "AGE_KEY", |r| {
-        "AGE-SEC".to_owned() + "RET-KEY-1" + &r.of("QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58)
+        "AGE-SEC".to_owned() + "RET-KEY-1" + r.of("QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L", 58).as_str()
     }),
     ("jwt", "SESSION_JWT", |r| {
         "ey".to_owned()
             + "J"
-            + &r.of(ALNUM, 33)
+            + r.of(ALNUM, 33).as_str()
             + ".ey"
             + "J"
-            + &r.of(URL64, 60)
+            + r.of(URL64, 60).as_str()
             + "."
-            + &r.of(URL64, 42)
+            + r.of(URL64, 42).as_str()
             + "c"
     }),
-    ("hashicorp-token", "VAULT_TOKEN", |r| "hv".to_owned() + "s.CAES" + &r.of(URL64, 90) + "d"),
-    ("grafana-token", "GRAFANA_TOKEN", |r| "gl".to_owned() + "sa_" + &r.of(ALNUM, 32) + "_" + &r.of(HEX, 8)),
-    ("atlassian-token", "JIRA_TOKEN", |r| {
-        "ATA".to_owned() + "TT3xFfGF0" + &r.of(URL64, 150) + "=" + &r.of(UPPER, 8)
+    ("hashicorp-token", "VAULT_TOKEN", |r| "hv".to_owned() + "s.CAES" + r.of(URL64, 90).as_str() + "d"),
+    ("grafana-token", "GRAFANA_TOKEN", |r| {
+        "gl".to_owned() + "sa_" + r.of(ALNUM, 32).as_str() + "_" + r.of(HEX, 8).as_str()
     }),
-    ("ai-service-key", "GROQ_API_KEY", |r| "gs".to_owned() + "k_" + &r.of(ALNUM, 52)),
-    ("developer-token", "LINEAR_KEY", |r| "lin".to_owned() + "_api_" + &r.of(ALNUM, 40)),
+    ("atlassian-token", "JIRA_TOKEN", |r| {
+        "ATA".to_owned() + "TT3xFfGF0" + r.of(URL64, 150).as_str() + "=" + r.of(UPPER, 8).as_str()
+    }),
+    ("ai-service-key", "GROQ_API_KEY", |r| "gs".to_owned() + "k_" + r.of(ALNUM, 52).as_str()),
+    ("developer-token", "LINEAR_KEY", |r| "lin".to_owned() + "_api_" + r.of(ALNUM, 40).as_str()),
     ("credit-card", "TEST_CARD", |r| {
         let lead = r.pick(&["4", "51", "55", "2231"]).to_owned();
         r.luhn(&lead, 16)
