@@ -255,9 +255,9 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
 /// Logs go to stderr. Commands other than `up` only warn unless a level was asked for.
 fn start_log(config: &Config, flags: &Flags, serving: bool) {
     let level = if serving || flags.log_level.is_some() { config.log.level.as_str() } else { "warn" };
-    // The MCP library reports every session and every refused call; a plain level does not ask for that.
+    // These libraries report every session and every look at an index; a plain level does not ask for that.
     let plain = ["error", "warn", "info"].contains(&level);
-    let level = if plain { format!("{level},rmcp=error") } else { level.to_owned() };
+    let level = if plain { format!("{level},rmcp=error,milli_core=warn") } else { level.to_owned() };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

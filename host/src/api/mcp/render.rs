@@ -73,17 +73,19 @@ fn ids(ids: &[crate::memory::RecordId]) -> String {
     all.join(", ")
 }
 
+/// The note stands before the data: nothing may follow it that a reader could take for its end.
 pub(super) fn recalled(found: &Recalled) -> String {
-    let mut text = listed(&found.items);
-    if let Some(note) = &found.note {
-        let _ = write!(text, "\nNote: {note}");
-    }
-    text
+    let note = found.note.as_ref().map_or_else(String::new, |note| format!(" Note: {note}."));
+    items(&found.items, &note)
 }
 
-pub(super) fn listed(items: &[Item]) -> String {
+pub(super) fn listed(list: &[Item]) -> String {
+    items(list, "")
+}
+
+fn items(items: &[Item], note: &str) -> String {
     if items.is_empty() {
-        return "No memory matches.".into();
+        return format!("No memory matches.{note}");
     }
     let mut data = String::new();
     for (index, item) in items.iter().enumerate() {
@@ -91,8 +93,8 @@ pub(super) fn listed(items: &[Item]) -> String {
         entry(&mut data, item);
     }
     let count = match items.len() {
-        1 => "1 memory.".to_owned(),
-        count => format!("{count} memories."),
+        1 => format!("1 memory.{note}"),
+        count => format!("{count} memories.{note}"),
     };
     fence(&count, &data)
 }
