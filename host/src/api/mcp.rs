@@ -25,7 +25,6 @@ use rmcp::{
         StreamableHttpServerConfig, StreamableHttpService, session::local::LocalSessionManager,
     },
 };
-use serde_json::Map;
 
 use super::{
     Api, ApiError, Desk, Settings, body,
@@ -146,7 +145,7 @@ impl ServerHandler for Tools {
             return Err(ErrorData::invalid_params(message, None));
         }
         let client = context.client_info().map(|client| client.name).filter(|name| name.len() <= MAX_NAME);
-        let arguments = request.arguments.unwrap_or_else(Map::new);
+        let arguments = request.arguments.unwrap_or_default();
         let result = match call::call(self, &request.name, arguments, client).await {
             Ok(answer) => {
                 let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
