@@ -227,13 +227,13 @@ impl State {
         }
     }
 
-    /// Standing records that wait for vectors of the current model.
+    /// Standing records that wait for vectors of the current model, and words that do.
     pub(super) fn pending(&self) -> u64 {
-        if self.vectors.is_some() {
-            self.table.live().len() - self.table.live().intersection_len(&self.embedded)
-        } else {
-            0
+        if self.vectors.is_none() {
+            return 0;
         }
+        let live = self.table.live();
+        live.len() - live.intersection_len(&self.embedded) + self.vocabulary.lacking()
     }
 
     /// Starts to use a model's vectors; those that the log has are read again by the caller.

@@ -236,22 +236,16 @@ fn dense(state: &State, vector: &[f32], allowed: &Allowed, legs: &[Leg]) -> Resu
     let mut scores = Scores::new();
     for ordinal in candidates {
         let Some(row) = state.table.row(ordinal) else { continue };
-        let own = records.get(ordinal).ok().flatten();
-        let parts = (row.first_span..row.first_span + u32::from(row.parts.spans))
-            .filter_map(|span| spans.get(span).ok().flatten());
         // The vector of a whole text speaks for a text of one span only: it blurs longer ones.
         let best = if row.parts.spans == 0 {
-            own.map(|row| dot(&row, vector))
+            records.product(ordinal, vector).ok().flatten()
         } else {
-            parts.map(|row| dot(&row, vector)).max_by(f32::total_cmp)
+            let all = row.first_span..row.first_span + u32::from(row.parts.spans);
+            all.filter_map(|span| spans.product(span, vector).ok().flatten()).max_by(f32::total_cmp)
         };
         scores.extend(best.map(|best| (ordinal, best)));
     }
     Ok(scores)
-}
-
-fn dot((row, scale): &(Vec<i8>, f32), vector: &[f32]) -> f32 {
-    row.iter().zip(vector).map(|(value, query)| f32::from(*value) * query).sum::<f32>() * scale
 }
 
 fn top(scores: &Scores, most: usize) -> Vec<u32> {
@@ -309,17 +303,18 @@ fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain
 fn lend(state: &State, hits: &mut [Hit]) {
     let Some(store) = &state.vectors else { return };
     let circle = hits.len().min(CIRCLE);
-    let rows = hits.iter().take(circle).map(|hit| store.get(hit.ordinal).ok().flatten());
-    let vectors: Option<Vec<Vec<f32>>> = rows
-        .map(|row| row.map(|(row, scale)| row.iter().map(|value| f32::from(*value) * scale).collect()))
-        .collect();
-    let Some(vectors) = vectors.filter(|vectors| vectors.len() > 1) else { return };
+    let ordinals: Vec<u32> = hits.iter().take(circle).map(|hit| hit.ordinal).collect();
+    // Records without a vector yet can lend nothing and are lent nothing: then all stays as it is.
+    if circle < 2 || !ordinals.iter().all(|ordinal| store.contains(*ordinal)) {
+        return;
+    }
+    let Ok(likeness) = store.likeness(&ordinals) else { return };
     let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-    for (at, (hit, vector)) in hits.iter_mut().zip(&vectors).enumerate() {
+    for (at, (hit, row)) in hits.iter_mut().zip(&likeness).enumerate() {
         let (mut lent, mut all) = (0.0, 0.0);
-        for (other, (score, theirs)) in scores.iter().zip(&vectors).enumerate() {
+        for (other, (score, likeness)) in scores.iter().zip(row).enumerate() {
             if other != at {
-                let likeness: f32 = vector.iter().zip(theirs).map(|(a, b)| a * b).sum();
+                // At most e^20, so that no sum overflows.
                 let weight = (likeness / WIDTH).exp();
                 lent += weight * score;
                 all += weight;

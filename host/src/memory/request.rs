@@ -127,7 +127,7 @@ pub struct Recalled {
     pub took_ms: f64,
     /// Milliseconds of that for embedding the question.
     pub embed_ms: f64,
-    /// Records whose embedding is still to be computed; words find them already.
+    /// Records and words whose vectors are still to be computed; words find the records already.
     pub pending: u64,
 }
 
@@ -263,7 +263,7 @@ pub struct Stats {
     pub conflicts: u64,
     /// The model vectors come from.
     pub embedder: Option<String>,
-    /// Records without vectors yet.
+    /// Records and words of their vocabulary without vectors yet.
     pub pending: u64,
     /// Records that the text index does not hold yet (the overlay finds them).
     pub overlay: u64,

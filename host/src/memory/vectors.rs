@@ -25,7 +25,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use sha2::{Digest, Sha256};
 
-use potluck_kernels::scan::{DIMS_STEP, MAX_DIMS};
+use potluck_kernels::scan::{DIMS_STEP, MAX_DIMS, dot_rows};
 
 use self::codec::Rotation;
 pub use self::error::{Damage, Error};
@@ -242,19 +242,65 @@ impl Store {
     ///
     /// [`Error::Rows`] when the stored row is damaged.
     pub fn get(&self, unit: u32) -> Result<Option<(Vec<i8>, f32)>, Error> {
-        let signed = |row: &[u8]| row.iter().map(|&byte| byte.cast_signed()).collect();
-        if let Some((row, scale)) = self.tail.get(unit) {
-            return Ok(Some((signed(row), scale)));
+        let found = self.find(unit)?;
+        Ok(found.map(|(row, scale)| (row.iter().map(|&byte| byte.cast_signed()).collect(), scale)))
+    }
+
+    /// The product of `query` with the vector of `unit`: their cosine when both have length 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rows`] when the stored row is damaged, [`Error::Query`] for a query of another number of dimensions.
+    pub fn product(&self, unit: u32, query: &[f32]) -> Result<Option<f32>, Error> {
+        let Some((row, scale)) = self.find(unit)? else { return Ok(None) };
+        let mut products = Vec::with_capacity(1);
+        dot_rows(query, row, &[0], &mut products)?;
+        Ok(products.first().map(|product| product * scale))
+    }
+
+    /// How alike the vectors of `units` are, each with each: their cosines, row by row. A unit without a vector
+    /// is like nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rows`] when a stored row is damaged.
+    pub fn likeness(&self, units: &[u32]) -> Result<Vec<Vec<f32>>, Error> {
+        let mut rows = Vec::with_capacity(units.len() * self.shape.dims);
+        let mut scales = Vec::with_capacity(units.len());
+        for unit in units {
+            match self.find(*unit)? {
+                Some((row, scale)) => {
+                    rows.extend_from_slice(row);
+                    scales.push(scale);
+                }
+                None => {
+                    rows.resize(rows.len() + self.shape.dims, 0);
+                    scales.push(0.0);
+                }
+            }
+        }
+        let all: Vec<u32> = (0..).take(units.len()).collect();
+        let one = |(row, scale): (&[u8], &f32)| -> Result<Vec<f32>, Error> {
+            let query: Vec<f32> = row.iter().map(|&byte| f32::from(byte.cast_signed()) * scale).collect();
+            let mut products = Vec::with_capacity(all.len());
+            dot_rows(&query, &rows, &all, &mut products)?;
+            Ok(products.iter().zip(&scales).map(|(product, scale)| product * scale).collect())
+        };
+        rows.chunks_exact(self.shape.dims).zip(&scales).map(one).collect()
+    }
+
+    fn find(&self, unit: u32) -> Result<Option<(&[u8], f32)>, Error> {
+        if let Some(found) = self.tail.get(unit) {
+            return Ok(Some(found));
         }
         let frozen = self.frozen.as_ref().filter(|frozen| !frozen.dead.contains(unit));
-        if let Some((row, scale)) = frozen.and_then(|frozen| frozen.rows.get(unit)) {
-            return Ok(Some((signed(row), scale)));
+        if let Some(found) = frozen.and_then(|frozen| frozen.rows.get(unit)) {
+            return Ok(Some(found));
         }
         for part in self.parts.iter().filter(|part| !part.dead.contains(unit)) {
             if let Some(position) = part.segment.position(unit) {
                 let damaged = || Error::Rows { path: part.segment.file().to_owned(), units: vec![unit] };
-                let (row, scale) = part.segment.checked_row(position).ok_or_else(damaged)?;
-                return Ok(Some((signed(row), scale)));
+                return part.segment.checked_row(position).ok_or_else(damaged).map(Some);
             }
         }
         Ok(None)

@@ -82,6 +82,11 @@ impl Vocabulary {
         }
     }
 
+    /// Words without a vector.
+    pub(super) fn lacking(&self) -> u64 {
+        self.vectors.as_ref().map_or(0, |store| (self.words.len() as u64).saturating_sub(store.len()))
+    }
+
     /// The next words without a vector, by number.
     pub(super) fn waiting(&self, most: usize) -> Vec<(u32, String)> {
         let Some(store) = &self.vectors else { return Vec::new() };
