@@ -21,7 +21,7 @@ use crate::common::{is_a_clear_message, names};
 const FILES: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
 /// The folder with the model that `tests/run` has fetched; says that the test is skipped when there is none.
-fn model() -> Option<PathBuf> {
+pub(crate) fn model() -> Option<PathBuf> {
     let folder = env::var_os("POTLUCK_TEST_MINILM").map(PathBuf::from);
     let found = folder.filter(|folder| FILES.iter().all(|file| folder.join(file).is_file()));
     if found.is_none() {
@@ -31,7 +31,7 @@ fn model() -> Option<PathBuf> {
 }
 
 /// Puts the model where a pull would put it.
-fn place(model: &Path, home: &Path) {
+pub(crate) fn place(model: &Path, home: &Path) {
     let folder = home.join("node/models/embedder");
     fs::create_dir_all(&folder).unwrap();
     for file in FILES {

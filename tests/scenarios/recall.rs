@@ -12,12 +12,14 @@ use potluck_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::embed;
+
 /// Share of questions whose record must be among the first ten, by words alone: of the notes, of the sessions.
 const WORDS: [f64; 2] = [0.95, 0.84];
 /// The same with an embedder.
 const EMBEDDED: [f64; 2] = [0.95, 0.92];
 /// Longest time to embed a few dozen short records.
-const EMBEDDING: Duration = Duration::from_secs(120);
+const EMBEDDING: Duration = Duration::from_secs(300);
 
 /// Records and, with the places of their answers, questions.
 struct Corpus {
@@ -138,11 +140,10 @@ fn recall_by_words_alone_reaches_its_floor() {
 
 #[test]
 fn recall_with_an_embedder_reaches_its_floor() {
-    let Some(model) = std::env::var_os("POTLUCK_TEST_EMBEDDER") else {
-        return data::skipped("no embedder; set POTLUCK_TEST_EMBEDDER to its folder or file");
-    };
-    let model = model.into_string().expect("a path in UTF-8");
-    let node = Node::start(NodeOptions::new().model(model));
+    let Some(model) = embed::model() else { return };
+    let home = tempfile::tempdir().unwrap();
+    embed::place(&model, home.path());
+    let node = Node::start(NodeOptions::new().home(home.path()).env("POTLUCK_OFFLINE", "true"));
     let client = node.client();
     let awake = |stats: &Value| !stats["embedder"].is_null();
     assert!(client.eventually("/potluck/v1/memory/stats", EMBEDDING, awake), "the node names no embedder");

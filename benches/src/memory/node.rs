@@ -36,6 +36,10 @@ pub struct NodeArgs {
     /// A further argument for `potluck up` (repeatable), such as --node-arg=--device=gpu.
     #[arg(long = "node-arg", global = true, allow_hyphen_values = true)]
     pub args: Vec<OsString>,
+    /// The folder with the embedder's files (config.json, tokenizer.json, model.safetensors); without it the node
+    /// pulls the embedder itself.
+    #[arg(long, global = true, env = "POTLUCK_TEST_MINILM", value_name = "FOLDER")]
+    pub embedder: Option<PathBuf>,
     /// Recall by words alone: the node is started offline and in an account without models.
     #[arg(long, global = true)]
     pub words_only: bool,
@@ -53,6 +57,24 @@ pub struct Node {
 struct Started {
     child: Child,
     home: TempDir,
+}
+
+/// Puts the embedder into a home: a copy of the files named, or what a pull fetches.
+fn install_embedder(args: &NodeArgs, program: &Path, home: &Path) -> Result<()> {
+    if let Some(from) = &args.embedder {
+        let folder = home.join("models/embedder");
+        fs::create_dir_all(&folder)?;
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            fs::copy(from.join(file), folder.join(file))
+                .with_context(|| format!("{file} of the embedder in {}", from.display()))?;
+        }
+        return Ok(());
+    }
+    let pull = Command::new(program).args(["pull", "embedder"]).env("POTLUCK_HOME", home).output()?;
+    if !pull.status.success() {
+        bail!("the embedder cannot be pulled: {}", String::from_utf8_lossy(&pull.stderr).trim());
+    }
+    Ok(())
 }
 
 impl Node {
@@ -84,6 +106,8 @@ impl Node {
                 }
             }
             command.env("HOME", user).env("POTLUCK_OFFLINE", "true");
+        } else {
+            install_embedder(args, &program, &home.path().join("node"))?;
         }
         command.args(["up", "--listen", "127.0.0.1:0"]).args(&args.args).env_remove("POTLUCK_JSON");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
