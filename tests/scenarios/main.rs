@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bad_requests;
 mod caches;
 mod common;
 mod embed;
