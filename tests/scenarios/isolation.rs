@@ -15,7 +15,10 @@ use potluck_tests::{
 };
 use serde_json::json;
 
-use crate::common::{ask_guide, still_answers, tiny};
+use crate::{
+    common::{ask_guide, still_answers, tiny},
+    embed,
+};
 
 /// Asks a node in every way that makes a local job.
 fn local_jobs(node: &Node) {
@@ -35,6 +38,9 @@ fn local_jobs(node: &Node) {
         assert_eq!(client.get(path).status, 200, "{path}");
     }
     succeeded(&node.run(["run", "guide", "How do I start a node?"]));
+    client.post("/potluck/v1/memory", &json!({ "content": "The ferry leaves at nine." })).expect(200);
+    let answer = client.post("/potluck/v1/memory/recall", &json!({ "query": "when does the ferry leave" }));
+    assert_eq!(answer.expect(200)["items"].as_array().map(Vec::len), Some(1));
 }
 
 /// The address in a traced call, when it is one of the internet's.
@@ -119,7 +125,11 @@ fn a_node_serves_where_there_is_no_network() {
     }
     let folder = tempfile::tempdir().unwrap();
     let options = NodeOptions::new().before(["unshare", "-n", "sh", "-c", ready]).model(tiny(folder.path()));
-    let node = Node::start(options);
+    let embedder = embed::model();
+    if let Some(model) = &embedder {
+        embed::place(model, folder.path());
+    }
+    let node = Node::start(options.home(folder.path()));
     let inside = |words: &[&str]| {
         let command = node.command(words.iter().copied());
         let mut entered = Command::new("nsenter");
@@ -143,6 +153,13 @@ fn a_node_serves_where_there_is_no_network() {
     assert!(routes.status.success() && routes.stdout.is_empty(), "the namespace has routes");
     assert!(inside(&["run", "guide", "How do I join a pool?"]).contains("potluck join"));
     assert!(inside(&["ps", "--json"]).contains("guide"), "another node answered");
+    inside(&["memory", "add", "The ferry to the island leaves at nine.", "--project", "coast"]);
+    let found = inside(&["memory", "search", "when does the boat go?", "--project", "coast", "--json"]);
+    if embedder.is_some() {
+        assert!(found.contains("leaves at nine") && found.contains("all-MiniLM-L6-v2"), "{found}");
+    }
+    assert!(inside(&["memory", "search", "ferry", "--json"]).contains("leaves at nine"));
+    assert!(inside(&["memory", "export"]).contains("leaves at nine"));
     // Nobody outside can reach it.
     let outside = Client::new(node.address());
     let answered = outside
