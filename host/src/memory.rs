@@ -99,7 +99,7 @@ pub enum MemoryError {
 impl MemoryError {
     /// Whether another process has the memory open.
     pub const fn in_use(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::Log(log::LogError::InUse { .. }))
+        matches!(self, Self::InUse { .. })
     }
 
     fn io(path: &Path, error: &io::Error) -> Self {

@@ -22,7 +22,7 @@ use super::{
     embed::Embedder,
     keyword::Keyword,
     lexicon::{Lexicon, Segment},
-    log::{Location, Log, Options, Reader, Recovery},
+    log::{Location, Log, LogError, Options, Reader, Recovery},
     record::{Entry, NodeId, RecordId, Signer, Vectors, Version},
     table::{Parts, Table},
     text::Analyzer,
@@ -116,7 +116,11 @@ impl Engine {
     /// Opens the memory in `folder`.
     pub(super) fn open(folder: &Path, embedder: Arc<dyn Embedder>) -> Result<(Self, Pen), MemoryError> {
         fs::create_dir_all(folder).map_err(|error| MemoryError::io(folder, &error))?;
-        let (log, recovery) = Log::open(&path(folder, Part::Log), Options::default())?;
+        let (log, recovery) =
+            Log::open(&path(folder, Part::Log), Options::default()).map_err(|error| match error {
+                LogError::InUse { .. } => MemoryError::InUse { path: folder.to_owned() },
+                error => error.into(),
+            })?;
         let signer = Signer::load_or_create(&path(folder, Part::Key))
             .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
         let mut repairs = describe(&recovery);

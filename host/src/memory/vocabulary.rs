@@ -89,12 +89,14 @@ impl Vocabulary {
 
     /// The next words without a vector, by number.
     pub(super) fn waiting(&self, most: usize) -> Vec<(u32, String)> {
-        let Some(store) = &self.vectors else { return Vec::new() };
-        if store.len() as usize >= self.words.len() {
-            return Vec::new();
-        }
-        let lacking = (0..).zip(&self.words).filter(|(number, _)| !store.contains(*number));
-        lacking.take(most).map(|(number, (_, word))| (number, word.to_string())).collect()
+        let Some(store) = self.vectors.as_ref().filter(|_| self.lacking() > 0) else { return Vec::new() };
+        let from = |start: usize| -> Vec<(u32, String)> {
+            let lacking = (0..).zip(&self.words).skip(start).filter(|(number, _)| !store.contains(*number));
+            lacking.take(most).map(|(number, (_, word))| (number, word.to_string())).collect()
+        };
+        // Words get their vectors in order, so that those that lack one are the last, unless a file was lost.
+        let last = from(usize::try_from(store.len()).unwrap_or(usize::MAX));
+        if last.is_empty() { from(0) } else { last }
     }
 
     /// The nearest kin of a term, the nearest first; none for a term that is no word of the vocabulary.
