@@ -210,7 +210,8 @@ fn indexes_of_another_version_or_none_are_rebuilt() {
     );
     node.shutdown();
     let index = home.path().join("node/memory/index");
-    let spoil: [(&str, fn(&Path)); 4] = [
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 4] = [
         ("text/layout", |path| fs::write(path, "0").unwrap()),
         ("text/data.mdb", |path| fs::write(path, b"nonsense").unwrap()),
         ("arrivals", |path| fs::write(path, b"nonsense").unwrap()),

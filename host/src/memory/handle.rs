@@ -45,7 +45,14 @@ pub(super) struct Inner {
     tasks: mpsc::SyncSender<Task>,
     wake: Arc<Notify>,
     stop: Arc<AtomicBool>,
-    threads: Mutex<(Vec<JoinHandle<()>>, Option<tokio::task::JoinHandle<()>>)>,
+    threads: Mutex<Running>,
+}
+
+/// What runs until the memory is closed.
+#[derive(Debug, Default)]
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    embedding: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Inner {
@@ -63,12 +70,12 @@ impl Inner {
         let (keeping, stopping) = (Arc::clone(&engine), Arc::clone(&stop));
         let keeper = spawn("memory-keeper", move || keeper::run(&keeping, &arrivals, &stopping))?;
         let embedding = tokio::spawn(keeper::embed(Arc::clone(&engine), tasks.clone(), Arc::clone(&wake)));
-        let threads = Mutex::new((vec![writer, keeper], Some(embedding)));
+        let threads = Mutex::new(Running { threads: vec![writer, keeper], embedding: Some(embedding) });
         Ok(Self { engine, tasks, wake, stop, threads })
     }
 
     pub(super) async fn close(&self) {
-        let (threads, embedding) =
+        let Running { threads, embedding } =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(embedding) = embedding {
             embedding.abort();

@@ -24,9 +24,9 @@ const LONGEST: usize = 1_200;
 /// The spans of a text as byte ranges, in order; none when the text is a single one.
 pub(super) fn split(text: &str) -> Vec<Range<usize>> {
     let whole = passages::split(text);
-    let passages = if whole.is_empty() { vec![0..text.len()] } else { whole };
+    let alone = std::iter::once(0..text.len()).filter(|_| whole.is_empty());
     let mut spans = Vec::new();
-    for passage in passages {
+    for passage in alone.chain(whole.iter().cloned()) {
         for sentence in sentences(text, passage) {
             let Some(words) = text.get(sentence.clone()) else { continue };
             let lead = LEAD.find(words).map_or(0, |found| found.end());

@@ -236,7 +236,7 @@ mod tests {
         let page = Page { width: 60, coloured: false, now: 86_400_000 };
         let item = json!({"id": "i", "kind": "fact", "project": "p\u{1b}[2J", "tags": ["a"], "created_at": "1970-01-01T00:00:00Z",
             "content": "one\u{1b}]0;title\u{7}\ntwo", "score": 0.5, "state": "live"});
-        let text = page.items(&[item.clone()], true);
+        let text = page.items(std::slice::from_ref(&item), true);
         assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'));
         assert!(text.starts_with("████████ fact · p"), "{text}");
         assert!(text.contains("#a · 24 h ago · i\n"), "{text}");
