@@ -203,7 +203,7 @@ async fn embed_some(engine: &Arc<Engine>, tasks: &mpsc::SyncSender<Task>) -> Res
         return embed_words(engine).await;
     }
     let reader = Arc::clone(engine);
-    let texts = blocking(move || read_pieces(&reader, wanted)).await?;
+    let (texts, mut rows) = blocking(move || read_pieces(&reader, wanted)).await?;
     let mut all: VecDeque<String> = texts.iter().flat_map(|(_, pieces)| pieces).cloned().collect();
     let mut vectors = VecDeque::new();
     while !all.is_empty() {
@@ -211,12 +211,10 @@ async fn embed_some(engine: &Arc<Engine>, tasks: &mpsc::SyncSender<Task>) -> Res
         let found = engine.embedder.embed(batch, Lane::Background).await;
         vectors.extend(found.map_err(|reason| MemoryError::Failed { reason })?);
     }
-    let rows = texts
-        .into_iter()
-        .map(|(id, pieces)| {
-            (id, vectors.drain(..pieces.len().min(vectors.len())).map(|vector| quantise(&vector)).collect())
-        })
-        .collect();
+    rows.extend(texts.into_iter().map(|(id, pieces)| {
+        let own = vectors.drain(..pieces.len().min(vectors.len()));
+        (id, own.map(|vector| quantise(&vector)).collect())
+    }));
     let (answer, done) = oneshot::channel();
     let tasks = tasks.clone();
     blocking(move || tasks.send(Task::Embed { model, rows, answer }).map_err(|_| MemoryError::Closed))
@@ -260,16 +258,36 @@ fn waiting(engine: &Engine) -> Vec<(RecordId, Location)> {
     .collect()
 }
 
-fn read_pieces(
-    engine: &Engine,
-    wanted: Vec<(RecordId, Location)>,
-) -> Result<Vec<(RecordId, Vec<String>)>, MemoryError> {
-    let mut texts = Vec::new();
+/// Texts to embed, by the version they are of.
+type Texts = Vec<(RecordId, Vec<String>)>;
+/// Vectors, by the version they are of.
+type Rows = Vec<(RecordId, Vec<Row>)>;
+
+/// The pieces of these versions; for a text that has vectors already, those.
+fn read_pieces(engine: &Engine, wanted: Vec<(RecordId, Location)>) -> Result<(Texts, Rows), MemoryError> {
+    let (mut texts, mut rows) = (Vec::new(), Vec::new());
     for (id, place) in wanted {
+        if let Some(found) = rows_of_twin(&engine.read(), id) {
+            rows.push((id, found));
+            continue;
+        }
         let text = engine.version(place)?.body.unwrap_or_default();
         texts.push((id, pieces(&text).into_iter().map(str::to_owned).collect()));
     }
-    Ok(texts)
+    Ok((texts, rows))
+}
+
+/// The vectors of a version with the very same text.
+fn rows_of_twin(state: &State, id: RecordId) -> Option<Vec<Row>> {
+    let ordinal = state.table.ordinal(id)?;
+    let twin = state.table.twin(ordinal)?;
+    let (records, spans) = (state.vectors.as_ref()?, state.spans.as_ref()?);
+    let whole = records.get(state.table.ordinal(twin.id)?);
+    let all = twin.first_span..twin.first_span + u32::from(twin.parts.spans);
+    std::iter::once(whole)
+        .chain(all.map(|span| spans.get(span)))
+        .map(|row| row.ok().flatten().map(|(values, scale)| Row { scale, values }))
+        .collect()
 }
 
 /// Takes another model into use, with the vectors of it that the log has.

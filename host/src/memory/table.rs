@@ -52,6 +52,7 @@ pub(super) struct Row {
     pub(super) first_span: u32,
     pub(super) parts: Parts,
     body: u64,
+    text: u64,
 }
 
 impl Row {
@@ -99,6 +100,8 @@ pub(super) struct Table {
     bodies: HashMap<u64, u32>,
     /// Living versions that are not shown since an earlier one says the same, by the one that is.
     hidden: HashMap<u32, Vec<u32>>,
+    /// The first version with each text, in whatever project.
+    texts: HashMap<u64, u32>,
     pub(super) projects: Names,
     tags: Names,
     live: RoaringBitmap,
@@ -161,6 +164,7 @@ impl Table {
             first_span: self.spans,
             parts,
             body: 0,
+            text: 0,
         });
         self.passages += u32::from(parts.passages);
         self.passage_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.passages)));
@@ -174,6 +178,7 @@ impl Table {
         let project = header.project.as_deref().map_or(0, |name| self.projects.number(name));
         let tags = header.tags.iter().map(|tag| self.tags.number(tag)).collect();
         let created = header.stamp.wall_ms();
+        self.texts.entry(text_key(header.content_hash)).or_insert(ordinal);
         let effect = self.merge.apply(header);
         let ended = if effect.live || header.is_tombstone() { NEVER } else { self.succeeded(header.id) };
         let Some(row) = self.rows.get_mut(ordinal as usize) else { return };
@@ -188,6 +193,7 @@ impl Table {
         row.tombstone = header.is_tombstone();
         row.erased = erased;
         row.body = body_key(header.body_hash, project);
+        row.text = text_key(header.content_hash);
         for id in effect.retired {
             self.retire(id, created);
         }
@@ -263,6 +269,12 @@ impl Table {
         Some(self.row(*ordinal)?.id)
     }
 
+    /// An earlier version with the very text of this one, in whatever project.
+    pub(super) fn twin(&self, ordinal: u32) -> Option<&Row> {
+        let first = *self.texts.get(&self.row(ordinal)?.text)?;
+        self.row(first).filter(|_| first != ordinal)
+    }
+
     /// All living versions that say the same as this one, itself included.
     pub(super) fn copies(&self, ordinal: u32) -> Vec<RecordId> {
         let memory = self.row(ordinal).and_then(|row| self.merge.memory(row.id));
@@ -332,8 +344,12 @@ impl Known {
 }
 
 fn body_key(hash: Digest, project: u32) -> u64 {
+    text_key(hash) ^ u64::from(project).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn text_key(hash: Digest) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ u64::from(project).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A moment that a caller gave, or now.
