@@ -33,7 +33,9 @@ use super::{
 /// The layout of the documents; another number makes the index be rebuilt from the log.
 const LAYOUT: &str = "1";
 /// Address space for the index. Sparse: it costs nothing until it is used.
-const MAP: usize = 1 << 38;
+const MAP: u64 = 1 << 38;
+/// Where the process may have only so much address space, the index takes one part in so many.
+const SHARE: u64 = 8;
 /// Words of a query that are looked at: more cost seconds and find nothing more.
 const WORDS: usize = 15;
 /// Most bytes of a body that keyword search sees; the lexical legs see all of it.
@@ -160,7 +162,7 @@ impl Keyword {
         }
         fs::create_dir_all(folder).map_err(io)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(MAP);
+        options.map_size(map_size());
         let index = Index::new(options, folder, fresh)?;
         let pool = ThreadPoolNoAbortBuilder::new()
             .num_threads(2)
@@ -299,6 +301,13 @@ impl Keyword {
         let ordinals = self.ordinals.read().unwrap_or_else(PoisonError::into_inner);
         Ok(found.documents_ids.iter().filter_map(|id| ordinals.of.get(*id as usize).copied()).collect())
     }
+}
+
+/// Bytes of address space for the index: whole pages.
+fn map_size() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    let bytes = limit.map_or(MAP, |limit| (limit / SHARE).min(MAP));
+    usize::try_from(bytes).unwrap_or(usize::MAX) & !0xffff
 }
 
 fn configure(index: &Index) -> Result<(), KeywordError> {
