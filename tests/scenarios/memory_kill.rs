@@ -121,6 +121,8 @@ fn killed_at_random_moments_it_keeps_what_it_acknowledged() {
     let (next, kept) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(BTreeMap::new())));
     for round in 0..rounds {
         let node = start(home.path());
+        let repairs = stats(&node.client())["repairs"].to_string();
+        assert!(!repairs.contains("lost here") && !repairs.contains("did not fit"), "{repairs}");
         check(&node.client(), &kept.lock().unwrap(), 10, &mut random);
         write_until_killed(node, &next, &kept, Duration::from_millis(random.next() % 400));
         if round % 50 == 49 {

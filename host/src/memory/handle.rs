@@ -36,7 +36,7 @@ mod stats;
 /// Most drafts or lines in one call.
 const MOST: usize = 1_024;
 /// Longest that a question waits for its vector before words alone answer it.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The memory and its threads.
 #[derive(Debug)]

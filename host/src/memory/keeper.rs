@@ -176,6 +176,10 @@ fn seal(engine: &Engine, arrivals: &Arrivals, least: usize, of: Of) -> Result<()
 
 /// Computes the vectors that versions lack, until the memory is closed.
 pub(super) async fn embed(engine: Arc<Engine>, tasks: mpsc::SyncSender<Task>, wake: Arc<Notify>) {
+    if engine.embedder.model().is_some() && engine.read().table.len() > 0 {
+        // Loads the model, so that the first question need not wait for it.
+        let _ = engine.embedder.embed(vec!["ready".into()], Lane::Background).await;
+    }
     loop {
         match embed_some(&engine, &tasks).await {
             Ok(true) => {}
