@@ -276,6 +276,13 @@ fn sum(legs: &[Leg]) -> Scores {
 /// Adds the legs up, boosts what is of the time named, and lets records that are alike lend each other weight.
 fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain: bool) -> Vec<Hit> {
     let mut fused = sum(legs);
+    if legs.iter().any(|leg| leg.name == "dense") {
+        // What was only just written has no vector yet; words speak for it with the weight of both.
+        let words = WEIGHTS.record + WEIGHTS.passage;
+        for (_, score) in fused.iter_mut().filter(|(ordinal, _)| !state.embedded.contains(**ordinal)) {
+            *score *= (words + WEIGHTS.dense) / words;
+        }
+    }
     if !spans.is_empty() {
         for (ordinal, score) in &mut fused {
             let at = state.table.row(*ordinal).map_or(0, |row| row.at);
@@ -304,13 +311,16 @@ fn lend(state: &State, hits: &mut [Hit]) {
     let Some(store) = &state.vectors else { return };
     let circle = hits.len().min(CIRCLE);
     let ordinals: Vec<u32> = hits.iter().take(circle).map(|hit| hit.ordinal).collect();
-    // Records without a vector yet can lend nothing and are lent nothing: then all stays as it is.
-    if circle < 2 || !ordinals.iter().all(|ordinal| store.contains(*ordinal)) {
+    if circle < 2 {
         return;
     }
     let Ok(likeness) = store.likeness(&ordinals) else { return };
     let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
     for (at, (hit, row)) in hits.iter_mut().zip(&likeness).enumerate() {
+        if !state.embedded.contains(hit.ordinal) {
+            // Without a vector yet it is like nothing, and nothing is like it.
+            continue;
+        }
         let (mut lent, mut all) = (0.0, 0.0);
         for (other, (score, likeness)) in scores.iter().zip(row).enumerate() {
             if other != at {

@@ -13,11 +13,12 @@ use crate::dispatch::provider::BoxFuture;
 #[derive(Debug, Default)]
 struct Words {
     there: AtomicBool,
+    stalled: AtomicBool,
 }
 
 impl Words {
     fn ready() -> Arc<Self> {
-        Arc::new(Self { there: AtomicBool::new(true) })
+        Arc::new(Self { there: AtomicBool::new(true), stalled: AtomicBool::new(false) })
     }
 
     fn vector(text: &str) -> Vec<f32> {
@@ -33,8 +34,13 @@ impl Embedder for Words {
         self.there.load(Ordering::Relaxed).then(|| "words@1".into())
     }
 
-    fn embed(&self, texts: Vec<String>, _: Lane) -> BoxFuture<'_, Result<Vec<Vec<f32>>, String>> {
-        Box::pin(async move { Ok(texts.iter().map(|text| Self::vector(text)).collect()) })
+    fn embed(&self, texts: Vec<String>, lane: Lane) -> BoxFuture<'_, Result<Vec<Vec<f32>>, String>> {
+        Box::pin(async move {
+            if lane == Lane::Background && self.stalled.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            Ok(texts.iter().map(|text| Self::vector(text)).collect())
+        })
     }
 }
 
@@ -100,6 +106,26 @@ async fn what_is_said_is_found_at_once_and_after_a_restart() {
     assert!(memory.stats().await.unwrap().repairs.is_empty());
     for (question, answer) in questions.iter().zip(&answers) {
         assert_eq!(&found(&memory, ask(question)).await[0], answer);
+    }
+    memory.close().await;
+}
+
+#[tokio::test]
+async fn what_has_no_vector_yet_stands_beside_what_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = Words::ready();
+    let memory =
+        Memory::open(folder.path().to_owned(), Arc::clone(&words) as Arc<dyn Embedder>).await.unwrap();
+    let fact = |name: &str| format!("{name} keeps the spare key of the boat house in the drawer.");
+    for number in 0..40 {
+        memory.remember(draft(&fact(&format!("Keeper{number}")))).await.unwrap();
+    }
+    settled(&memory).await;
+    words.stalled.store(true, Ordering::Relaxed);
+    for name in ["Ottoline", "Barnaby", "Perpetua"] {
+        memory.remember(draft(&fact(name))).await.unwrap();
+        let question = format!("Where does {name} keep the spare key?");
+        assert_eq!(found(&memory, ask(&question)).await[0], fact(name));
     }
     memory.close().await;
 }
