@@ -11,9 +11,13 @@ mod writer;
 pub use value::{Array, Metadata, Value};
 pub use writer::GgufWriter;
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{collections::HashMap, path::Path};
 
-use crate::{backend::RawMatrix, dtype::DType};
+use crate::{
+    backend::RawMatrix,
+    dtype::DType,
+    mapped::{Bytes, MappedFile},
+};
 use cursor::Cursor;
 
 /// Most metadata entries a file may have.
@@ -154,21 +158,6 @@ impl TensorInfo {
     }
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
 /// An opened GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
@@ -185,11 +174,7 @@ impl Gguf {
     /// [`GgufError`] when it cannot be read or is malformed in any way.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let io = |source| GgufError::Io { path: path.display().to_string(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is read-only. Another process that truncates the file while it is mapped can still
-        // raise SIGBUS; model files are written once under a temporary name and renamed, never in place.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Self::parse(Bytes::Mapped(map))
+        Self::parse(Bytes::Mapped(MappedFile::open(path).map_err(io)?))
     }
 
     /// Checks a file that is in memory already.
@@ -218,7 +203,7 @@ impl Gguf {
     /// The bytes of a tensor.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         // In range for every record of this file: `parse` checked it. Another file's record gives nothing.
-        self.bytes.as_slice().get(tensor.offset..tensor.offset + tensor.len).unwrap_or_default()
+        self.bytes.get(tensor.offset..tensor.offset + tensor.len).unwrap_or_default()
     }
 
     /// A tensor as a matrix `[rows, cols]`; a vector counts as one row.
@@ -240,7 +225,7 @@ impl Gguf {
 
     /// Size of the file in bytes.
     pub fn len(&self) -> usize {
-        self.bytes.as_slice().len()
+        self.bytes.len()
     }
 
     /// Whether the file is empty (never, once parsed).
@@ -250,18 +235,15 @@ impl Gguf {
 
     /// Tells the system that the mapped pages are not needed for now, so that they do not count as resident.
     pub fn release_pages(&self) {
-        #[cfg(unix)]
-        if let Bytes::Mapped(map) = &self.bytes {
-            // SAFETY: the map is a read-only view of a file; dropped pages are read again from it when touched.
-            let result = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            if let Err(error) = result {
-                tracing::debug!(%error, "cannot release mapped pages");
-            }
+        if let Bytes::Mapped(map) = &self.bytes
+            && let Err(error) = map.release_pages()
+        {
+            tracing::debug!(%error, "cannot release mapped pages");
         }
     }
 
     fn parse(bytes: Bytes) -> Result<Self, GgufError> {
-        let mut at = Cursor::new(bytes.as_slice());
+        let mut at = Cursor::new(&bytes);
         let found: [u8; 4] = at.array("magic")?;
         if &found != b"GGUF" {
             return Err(GgufError::Magic { found });

@@ -28,6 +28,20 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self(map))
     }
+
+    /// Tells the system that the pages are not needed for now, so that they do not count as resident.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn release_pages(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        // SAFETY: the map is a read-only view of a file; dropped pages are read again from it when touched.
+        unsafe {
+            self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed)?;
+        }
+        Ok(())
+    }
 }
 
 impl Deref for MappedFile {
@@ -35,5 +49,23 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A file's bytes, mapped or in memory.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Mapped(MappedFile),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! and refuses element types that the kernels do not take.
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
-use std::{collections::HashMap, fs::File, ops::Range, path::Path};
+use std::{collections::HashMap, ops::Range, path::Path};
 
 use safetensors::Dtype;
 
 use crate::{
     dtype::DType,
+    mapped::{Bytes, MappedFile},
     model::tensors::{RawTensor, TensorSource},
 };
 
@@ -49,21 +50,6 @@ pub enum SafetensorsError {
 }
 
 #[derive(Debug)]
-enum Bytes {
-    Mapped(memmap2::Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
-#[derive(Debug)]
 struct Entry {
     /// `None`: a type that the kernels do not take (position ids are I64, for example).
     dtype: Option<DType>,
@@ -85,10 +71,7 @@ impl Safetensors {
     /// [`SafetensorsError`] when it cannot be read or is malformed.
     pub fn open(path: &Path) -> Result<Self, SafetensorsError> {
         let io = |source| SafetensorsError::Io { path: path.display().to_string(), source };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: as for GGUF files: a read-only map of a file that is never written in place.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Self::parse(Bytes::Mapped(map))
+        Self::parse(Bytes::Mapped(MappedFile::open(path).map_err(io)?))
     }
 
     /// Checks a file that is in memory already.
@@ -105,7 +88,7 @@ impl Safetensors {
     }
 
     fn parse(bytes: Bytes) -> Result<Self, SafetensorsError> {
-        let slice = bytes.as_slice();
+        let slice = &bytes;
         let header = slice.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
         if header > MAX_HEADER {
             return Err(SafetensorsError::HeaderTooLarge { bytes: header });
@@ -137,7 +120,7 @@ impl Safetensors {
 impl TensorSource for Safetensors {
     fn find(&self, name: &str) -> Option<RawTensor<'_>> {
         let entry = self.tensors.get(name)?;
-        let data = self.bytes.as_slice().get(entry.range.clone())?;
+        let data = self.bytes.get(entry.range.clone())?;
         Some(RawTensor { dtype: entry.dtype?, shape: entry.shape.clone(), data })
     }
 }
