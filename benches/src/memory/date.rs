@@ -1,62 +1,20 @@
 //! The dates of the data sets, as the node reads them.
 
-/// The months, as LoCoMo writes them.
-const MONTHS: [&str; 12] = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-];
+use jiff::civil::{Date, DateTime};
+
+/// LongMemEval's way (its weekday left out) and LoCoMo's.
+const MOMENTS: [&str; 3] = ["%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M", "%I:%M %p on %d %B, %Y"];
+/// Days without an hour.
+const DAYS: [&str; 2] = ["%Y/%m/%d", "%Y-%m-%d"];
 
 /// A moment as RFC 3339 in UTC, from `2023/05/20 (Sat) 02:21` or `2023-05-20` (LongMemEval: the start of the day)
 /// or `1:56 pm on 8 May, 2023` (LoCoMo); `None` for anything else.
 pub fn rfc3339(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_whitespace().filter(|word| !word.starts_with('(')).collect();
-    let (date, clock) = match words.as_slice() {
-        [date] => (ymd(date)?, (0, 0)),
-        [date, clock] => (ymd(date)?, hours(clock)?),
-        [clock, half, "on", day, month, year] => {
-            let month = month.trim_end_matches(',').to_lowercase();
-            let month = MONTHS.iter().position(|name| *name == month)? + 1;
-            let date =
-                (year.parse().ok()?, u32::try_from(month).ok()?, day.trim_end_matches(',').parse().ok()?);
-            (date, twelve(hours(clock)?, half)?)
-        }
-        _ => return None,
-    };
-    let ((year, month, day), (hour, minute)) = (date, clock);
-    let sound = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60;
-    sound.then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:00Z"))
-}
-
-fn ymd(text: &str) -> Option<(u32, u32, u32)> {
-    let mut parts = text.split(['/', '-']).map(|part| part.parse().ok());
-    let date = (parts.next()??, parts.next()??, parts.next()??);
-    parts.next().is_none().then_some(date)
-}
-
-fn hours(text: &str) -> Option<(u32, u32)> {
-    let (hour, minute) = text.split_once(':')?;
-    Some((hour.parse().ok()?, minute.parse().ok()?))
-}
-
-/// The 24-hour clock of a 12-hour one.
-fn twelve((hour, minute): (u32, u32), half: &str) -> Option<(u32, u32)> {
-    let hour = match (half.to_lowercase().as_str(), hour) {
-        ("am", 12) => 0,
-        ("am", 1..=11) | ("pm", 12) => hour,
-        ("pm", 1..=11) => hour + 12,
-        _ => return None,
-    };
-    Some((hour, minute))
+    let text = words.join(" ");
+    let moment = MOMENTS.iter().find_map(|format| DateTime::strptime(format, &text).ok());
+    let day = || DAYS.iter().find_map(|format| Date::strptime(format, &text).ok()).map(DateTime::from);
+    moment.or_else(day).map(|moment| format!("{moment}Z"))
 }
 
 #[cfg(test)]
