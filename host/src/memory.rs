@@ -13,11 +13,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 mod arrivals;
+mod atomic;
 mod digest;
 mod engine;
 mod handle;
 mod keeper;
 mod recall;
+mod reindex;
 mod show;
 mod spans;
 mod table;
@@ -94,6 +96,24 @@ pub enum MemoryError {
         /// What and why.
         reason: String,
     },
+}
+
+impl From<vectors::Error> for MemoryError {
+    fn from(error: vectors::Error) -> Self {
+        Self::Failed { reason: error.to_string() }
+    }
+}
+
+impl From<lexicon::SegmentError> for MemoryError {
+    fn from(error: lexicon::SegmentError) -> Self {
+        Self::Failed { reason: error.to_string() }
+    }
+}
+
+impl From<record::SignerError> for MemoryError {
+    fn from(error: record::SignerError) -> Self {
+        Self::Failed { reason: error.to_string() }
+    }
 }
 
 impl MemoryError {

@@ -9,14 +9,15 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use super::{
     MemoryError,
     arrivals::Arrivals,
+    atomic,
     clock::{Clock, Stamp},
     digest::{Digested, digest},
     embed::Embedder,
@@ -65,6 +66,10 @@ pub(super) struct Engine {
     pub(super) embedder: Arc<dyn Embedder>,
     pub(super) node: NodeId,
     pub(super) repairs: Vec<String>,
+    /// Held by who changes the files of the indexes: the keeper, or a rebuild.
+    pub(super) keeping: Mutex<()>,
+    /// Whether an index may still have words of a text that was erased.
+    stale: AtomicBool,
     pub(super) log_bytes: AtomicU64,
     /// Up to which ordinal the text index has seen all, those without a text included.
     pub(super) indexed: AtomicU32,
@@ -92,6 +97,7 @@ pub(super) fn path(folder: &Path, part: Part) -> PathBuf {
         Part::Spans => folder.join("index/spans"),
         Part::Words => folder.join("index/words"),
         Part::Vocabulary => folder.join("index/vocabulary"),
+        Part::Stale => folder.join("index/stale"),
         Part::Key => folder.join("node.key"),
     }
 }
@@ -109,6 +115,8 @@ pub(super) enum Part {
     Spans,
     Words,
     Vocabulary,
+    /// There while indexes may still have words of erased texts.
+    Stale,
     Key,
 }
 
@@ -121,8 +129,7 @@ impl Engine {
                 LogError::InUse { .. } => MemoryError::InUse { path: folder.to_owned() },
                 error => error.into(),
             })?;
-        let signer = Signer::load_or_create(&path(folder, Part::Key))
-            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        let signer = Signer::load_or_create(&path(folder, Part::Key))?;
         let mut repairs = describe(&recovery);
         let opened = match Opening::begin(folder, embedder.model().map(|model| model_name(&model)))? {
             Some(opening) => opening.read(&log)?,
@@ -151,6 +158,8 @@ impl Engine {
             embedder,
             node: signer.node(),
             repairs,
+            keeping: Mutex::new(()),
+            stale: AtomicBool::new(path(folder, Part::Stale).exists()),
             log_bytes: AtomicU64::new(folder_bytes(&path(folder, Part::Log))),
         };
         let pen = Pen { clock: Clock::starting_at(opened.last), log, signer, arrivals: opened.arrivals };
@@ -293,6 +302,7 @@ impl Opening {
         if state.records.units() > records || state.passages.units() > passages {
             return Ok(None);
         }
+        sweep(folder);
         let text = path(folder, Part::Text);
         let keyword = match Keyword::open(&text) {
             Ok(keyword) if keyword.next() <= records => keyword,
@@ -304,7 +314,8 @@ impl Opening {
             }
         };
         if let Some(model) = model {
-            state.use_model(&model, open_vectors(folder, &model, &mut repairs)?);
+            let words = state.vocabulary.saved();
+            state.use_model(&model, open_vectors(folder, &model, words, &mut repairs)?);
         }
         Ok(Some(Self { folder: folder.to_owned(), state, keyword, arrivals, repairs, known: records }))
     }
@@ -402,10 +413,12 @@ pub(super) struct Stores {
     words: Store,
 }
 
-/// The stores of a model's vectors; those of another model, or damaged ones, are begun anew.
+/// The stores of a model's vectors; those of another model, or damaged ones, are begun anew. `words` is how many
+/// words the list on disk has.
 pub(super) fn open_vectors(
     folder: &Path,
     model: &str,
+    words: usize,
     repairs: &mut Vec<String>,
 ) -> Result<Stores, MemoryError> {
     let mut open = |part| -> Result<Store, MemoryError> {
@@ -417,8 +430,7 @@ pub(super) fn open_vectors(
                 Store::wipe(&path).and_then(|()| Store::open(&path, DIMS, model))
             }
             other => other,
-        }
-        .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        }?;
         let damage = store.damage().iter();
         repairs.extend(
             damage
@@ -426,12 +438,35 @@ pub(super) fn open_vectors(
         );
         Ok(store)
     };
-    Ok(Stores { records: open(Part::Vectors)?, spans: open(Part::Spans)?, words: open(Part::Words)? })
+    let (records, spans, mut vocabulary) = (open(Part::Vectors)?, open(Part::Spans)?, open(Part::Words)?);
+    if vocabulary.len() > words as u64 {
+        // The list of words was lost, and these vectors' numbers with it.
+        drop(vocabulary);
+        Store::wipe(&path(folder, Part::Words))?;
+        vocabulary = open(Part::Words)?;
+    }
+    Ok(Stores { records, spans, words: vocabulary })
 }
 
 /// What vectors of an embedder's model are called: they depend on how texts are cut, too.
 pub(super) fn model_name(model: &str) -> String {
     format!("{model}+{}", super::spans::SPLIT)
+}
+
+/// The folder of a text index that is being built, or was replaced; `n` tells those of one process apart, which
+/// LMDB needs.
+pub(super) fn spare(folder: &Path, n: u64) -> PathBuf {
+    path(folder, Part::Text).with_extension(format!("spare-{n}"))
+}
+
+/// Deletes what a rebuild that was cut short has left.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(path(folder, Part::Index)) else { return };
+    let spare = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("text.spare-");
+    for entry in entries.flatten().filter(spare) {
+        // What cannot be deleted only takes room.
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 /// Deletes every index; the log stays.
@@ -489,5 +524,25 @@ impl Engine {
     /// Notes that the log grew.
     pub(super) fn grew(&self, bytes: u64) {
         self.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes, on disk too, that texts are about to be erased whose words the indexes have.
+    pub(super) fn outdate(&self) -> Result<(), MemoryError> {
+        let mark = path(&self.folder, Part::Stale);
+        atomic::write(&mark, |_| Ok(())).map_err(|error| MemoryError::io(&mark, &error))?;
+        self.stale.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the indexes may have words of erased texts.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
+    }
+
+    /// Notes that no index has words of erased texts any more.
+    pub(super) fn freshened(&self) {
+        self.stale.store(false, Ordering::Release);
+        // One that stays behind costs a rebuild.
+        let _ = fs::remove_file(path(&self.folder, Part::Stale));
     }
 }

@@ -21,6 +21,7 @@ use super::{
     engine::{Engine, model_name},
     keeper, recall,
     redact::redact,
+    reindex,
     request::{MAX_LIMIT, MAX_QUERY},
     show,
     text::Analyzer,
@@ -30,7 +31,6 @@ use super::{
 mod brief;
 mod export;
 mod near;
-mod reindex;
 mod stats;
 
 /// Most drafts or lines in one call.

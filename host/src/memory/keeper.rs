@@ -3,8 +3,9 @@
 
 use std::{
     collections::VecDeque,
+    io::Write as _,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{
     MemoryError,
     arrivals::Arrivals,
+    atomic,
     digest::pieces,
     embed::Lane,
     engine::{Engine, Part, State, model_name, open_vectors, path},
@@ -23,13 +25,15 @@ use super::{
     lexicon::{Lexicon, merge},
     log::Location,
     record::{Entry, Millis, RecordId, Row},
+    reindex,
     vectors::Store,
-    vocabulary,
     writer::Task,
 };
 
 /// How often the keeper looks whether there is something to do.
 const TICK: Duration = Duration::from_millis(200);
+/// Least time between two rebuilds after texts were erased.
+const RETRY: Duration = Duration::from_secs(3);
 /// Least time between two groups for the text index.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Versions that the text index takes at once.
@@ -48,16 +52,40 @@ const WORDS: usize = 128;
 /// Runs until `stop` is set, then brings to disk what makes the next start quick.
 pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
     let mut text = TextIndexer { done: engine.keyword().next(), last: Instant::now(), pause: PAUSE };
+    let mut retry = Instant::now();
     while !stop.load(Ordering::Acquire) {
         std::thread::park_timeout(TICK);
+        if engine.is_stale() && retry < Instant::now() {
+            note("the indexes", cleanse(engine, arrivals, stop));
+            text = TextIndexer { done: engine.keyword().next(), last: Instant::now(), pause: PAUSE };
+            retry = Instant::now() + RETRY;
+        }
+        // While the indexes are rebuilt there is nothing to bring up to date.
+        let Ok(_keeping) = engine.keeping.try_lock() else { continue };
         note("the text index", text.step(engine));
         note("the postings", merge_words(engine, arrivals, TAIL));
         note("the vectors", seal_all(engine, arrivals, UNSEALED));
     }
+    let _keeping = engine.keeping.lock().unwrap_or_else(PoisonError::into_inner);
     note("the postings", merge_words(engine, arrivals, TAIL / 10));
     note("the vectors", seal_all(engine, arrivals, 1));
     note("the words", save_words(engine));
     note("the order of arrival", arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error)));
+}
+
+/// Leaves nothing of erased texts in any index: neither words nor vectors.
+fn cleanse(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) -> Result<(), MemoryError> {
+    let vectors = |store: &mut Option<Store>| store.iter_mut().for_each(Store::purge);
+    {
+        let mut state = engine.write();
+        vectors(&mut state.vectors);
+        vectors(&mut state.spans);
+    }
+    {
+        let _keeping = engine.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        seal_all(engine, arrivals, 0)?;
+    }
+    reindex::rebuild(engine, |_, _| !stop.load(Ordering::Acquire))
 }
 
 fn note(what: &str, outcome: Result<(), MemoryError>) {
@@ -84,19 +112,9 @@ impl TextIndexer {
         let upto = known.min(self.done + GROUP);
         let mut documents = Vec::new();
         for ordinal in self.done..upto {
-            let row =
-                engine.read().table.row(ordinal).map(|row| (row.place, row.tombstone || row.erased, row.at));
-            let Some((Some(place), false, at)) = row else { continue };
-            let version = engine.version(place)?;
-            let Some(text) = version.body else { continue };
-            documents.push(Document {
-                ordinal,
-                text,
-                kind: version.header.kind,
-                project: version.header.project,
-                tags: version.header.tags,
-                at: Millis(at),
-            });
+            let row = engine.read().table.row(ordinal).map(|row| (row.place, row.at));
+            let Some((Some(place), at)) = row else { continue };
+            documents.extend(Document::of(ordinal, engine.version(place)?, Millis(at)));
         }
         engine.keyword().add(&documents)?;
         self.done = upto;
@@ -114,13 +132,12 @@ fn merge_words(engine: &Engine, arrivals: &Arrivals, least: u32) -> Result<(), M
             let mut state = engine.write();
             let lexicon = words(&mut state, part);
             let due = lexicon.unmerged() >= least.max(lexicon.merged() / 4);
-            if due { lexicon.freeze() } else { None }
+            lexicon.unfinished().or_else(|| due.then(|| lexicon.freeze()).flatten())
         };
         let Some((base, tail)) = frozen else { continue };
         arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
         save_words(engine)?;
-        let merged = merge(&path(&engine.folder, part), base.as_deref(), &tail)
-            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        let merged = merge(&path(&engine.folder, part), base.as_deref(), &tail)?;
         words(&mut engine.write(), part).thaw(merged);
     }
     Ok(())
@@ -137,7 +154,8 @@ fn words(state: &mut State, part: Part) -> &mut Lexicon {
 fn save_words(engine: &Engine) -> Result<(), MemoryError> {
     let text = engine.write().vocabulary.text();
     let path = path(&engine.folder, Part::Vocabulary);
-    text.map_or(Ok(()), |text| vocabulary::save(&path, &text)).map_err(|error| MemoryError::io(&path, &error))
+    text.map_or(Ok(()), |text| atomic::write(&path, |file| file.write_all(text.as_bytes())))
+        .map_err(|error| MemoryError::io(&path, &error))
 }
 
 type Of = fn(&mut State) -> Option<&mut Store>;
@@ -152,11 +170,10 @@ fn seal_all(engine: &Engine, arrivals: &Arrivals, least: usize) -> Result<(), Me
 }
 
 fn seal(engine: &Engine, arrivals: &Arrivals, least: usize, of: Of) -> Result<(), MemoryError> {
-    let failed = |error: super::vectors::Error| MemoryError::Failed { reason: error.to_string() };
     let sealing = {
         let mut state = engine.write();
         match of(&mut state) {
-            Some(store) if store.unsealed() >= least => store.begin_seal().map_err(failed)?,
+            Some(store) if store.unsealed() >= least => store.begin_seal()?,
             _ => return Ok(()),
         }
     };
@@ -165,13 +182,11 @@ fn seal(engine: &Engine, arrivals: &Arrivals, least: usize, of: Of) -> Result<()
     let built = sealing.write();
     let mut state = engine.write();
     let Some(store) = of(&mut state) else { return Ok(()) };
-    match built {
-        Ok(built) => store.finish_seal(built).map(drop).map_err(failed),
-        Err(error) => {
-            store.cancel_seal();
-            Err(failed(error))
-        }
+    let outcome = built.and_then(|built| store.finish_seal(built));
+    if outcome.is_err() {
+        store.cancel_seal();
     }
+    Ok(outcome.map(drop)?)
 }
 
 /// Computes the vectors that versions lack, until the memory is closed.
@@ -240,9 +255,7 @@ async fn embed_words(engine: &Arc<Engine>) -> Result<bool, MemoryError> {
     let Some(store) = &mut state.vocabulary.vectors else { return Ok(false) };
     for (number, vector) in numbers.into_iter().zip(vectors) {
         let Row { scale, values } = quantise(&vector);
-        store
-            .push(number, &values, scale)
-            .map_err(|error| MemoryError::Failed { reason: error.to_string() })?;
+        store.push(number, &values, scale)?;
     }
     Ok(true)
 }
@@ -302,7 +315,7 @@ fn adopt(engine: &Engine, model: &str) -> Result<(), MemoryError> {
         let mut state = engine.write();
         (state.vectors, state.spans, state.vocabulary.vectors) = (None, None, None);
     }
-    let stores = open_vectors(&engine.folder, model, &mut repairs)?;
+    let stores = open_vectors(&engine.folder, model, engine.read().vocabulary.saved(), &mut repairs)?;
     engine.write().use_model(model, stores);
     engine.reader.for_each(None, 0, |_, entry| {
         if let Entry::Vectors(vectors) = entry {

@@ -25,7 +25,7 @@ use roaring::RoaringBitmap;
 use serde_json::json;
 
 use super::{
-    record::{Kind, Millis},
+    record::{Kind, Millis, Version},
     request::Filter,
     text::STOP_WORDS,
 };
@@ -90,6 +90,15 @@ pub struct Document {
     pub tags: Vec<String>,
     /// When it occurred or was written.
     pub at: Millis,
+}
+
+impl Document {
+    /// A version's document; `None` when it has no text.
+    pub fn of(ordinal: u32, version: Version, at: Millis) -> Option<Self> {
+        let Version { header, body, .. } = version;
+        let text = body.filter(|_| !header.is_tombstone())?;
+        Some(Self { ordinal, text, kind: header.kind, project: header.project, tags: header.tags, at })
+    }
 }
 
 /// The text index.

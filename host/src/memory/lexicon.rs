@@ -22,6 +22,13 @@ pub struct Bm25 {
     pub b: f32,
 }
 
+impl Default for Bm25 {
+    /// The values that most systems use, and that were best here.
+    fn default() -> Self {
+        Self { k1: 1.2, b: 0.75 }
+    }
+}
+
 /// The postings of one term: parallel columns, units ascending.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Postings<'a> {
@@ -221,6 +228,11 @@ impl Lexicon {
         let frozen = Arc::new(std::mem::take(&mut self.tail));
         self.frozen = Some(Arc::clone(&frozen));
         Some((self.segment.clone(), frozen))
+    }
+
+    /// What was frozen and not merged yet: a merge that failed is tried again.
+    pub fn unfinished(&self) -> Option<(Option<Arc<Segment>>, Arc<Tail>)> {
+        self.frozen.as_ref().map(|tail| (self.segment.clone(), Arc::clone(tail)))
     }
 
     /// Takes the outcome of a merge of what [`Lexicon::freeze`] gave.

@@ -20,8 +20,6 @@ use super::{
 
 pub(super) mod time;
 
-/// Saturation and length normalisation of both lexical legs.
-const BM25: Bm25 = Bm25 { k1: 1.2, b: 0.75 };
 /// What each leg counts.
 const WEIGHTS: Weights = Weights { record: 0.3, passage: 0.2, dense: 0.5, keyword: 0.2 };
 /// Cosines below this say nothing: unrelated texts have them too.
@@ -188,7 +186,7 @@ fn lexical(
     owner: impl Fn(u32) -> Option<u32>,
 ) -> Scores {
     let mut scores = Vec::new();
-    lexicon.score(terms, BM25, &mut scores);
+    lexicon.score(terms, Bm25::default(), &mut scores);
     let mut best = Scores::new();
     let mut floor = 0.0;
     let mut kept: Vec<f32> = Vec::new();
@@ -226,8 +224,7 @@ fn with_whole(state: &State, mut passages: Scores, records: &Scores) -> Scores {
 /// alone finds what looking at every span of every record finds, at a hundredth of the cost.
 fn dense(state: &State, vector: &[f32], allowed: &Allowed, legs: &[Leg]) -> Result<Scores, MemoryError> {
     let (Some(records), Some(spans)) = (&state.vectors, &state.spans) else { return Ok(Scores::new()) };
-    let failed = |error: super::vectors::Error| MemoryError::Failed { reason: error.to_string() };
-    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS).map_err(failed)?;
+    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS)?;
     let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
     let mut candidates: Vec<u32> = near.take(CANDIDATES).collect();
     candidates.extend(top(&sum(legs), CANDIDATES));

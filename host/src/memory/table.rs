@@ -259,6 +259,11 @@ impl Table {
         }
     }
 
+    /// How often a text was erased since the start.
+    pub(super) const fn erasures(&self) -> u64 {
+        self.erased
+    }
+
     /// The shown version that says the same in the same project.
     pub(super) fn same(&self, hash: Digest, project: Option<&str>) -> Option<RecordId> {
         let project = match project {

@@ -87,6 +87,8 @@ pub struct Store {
     mark: u64,
     next_id: u64,
     candidates: usize,
+    /// The next seal takes along every segment that something was removed from.
+    purge: bool,
     /// Holds the lock on the directory.
     _lock: File,
 }
@@ -133,6 +135,7 @@ impl Store {
             mark: manifest.mark,
             next_id: manifest.next_id,
             candidates: CANDIDATES,
+            purge: false,
             _lock: lock,
         };
         let mut missing = RoaringBitmap::new();
@@ -164,6 +167,11 @@ impl Store {
                 units - entry.dead
             }
         }
+    }
+
+    /// Has the next seal write every segment anew that something was removed from, so that no file has it any more.
+    pub fn purge(&mut self) {
+        self.purge = true;
     }
 
     /// Deletes every file of a store in `dir`; for a directory that was made for another model.

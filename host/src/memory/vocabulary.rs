@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -82,6 +82,25 @@ impl Vocabulary {
         }
     }
 
+    /// Words that the file has; vectors on disk are numbered by it.
+    pub(super) const fn saved(&self) -> usize {
+        self.saved
+    }
+
+    /// The vectors of the words that another vocabulary has too, by the numbers they have there.
+    pub(super) fn shared(&self, other: &Self) -> Result<Vec<(u32, Vec<i8>, f32)>, super::vectors::Error> {
+        let Some(store) = &self.vectors else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for (number, (term, _)) in (0..).zip(&other.words) {
+            if let Some(known) = self.terms.get(term)
+                && let Some((row, scale)) = store.get(*known)?
+            {
+                found.push((number, row, scale));
+            }
+        }
+        Ok(found)
+    }
+
     /// Words without a vector.
     pub(super) fn lacking(&self) -> u64 {
         self.vectors.as_ref().map_or(0, |store| (self.words.len() as u64).saturating_sub(store.len()))
@@ -125,13 +144,6 @@ impl Vocabulary {
     }
 }
 
-/// Writes the file of words in one step.
-pub(super) fn save(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, text)?;
-    fs::rename(temporary, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +157,7 @@ mod tests {
         words.add(hash("kettl"), "kettles");
         words.add(hash("kettl"), "kettle");
         words.add(hash("tea"), "tea");
-        save(&path, &words.text().unwrap()).unwrap();
+        fs::write(&path, words.text().unwrap()).unwrap();
         assert!(words.text().is_none());
         let again = Vocabulary::load(&path);
         assert_eq!(again.words, words.words);

@@ -194,6 +194,7 @@ fn forget(engine: &Engine, pen: &mut Pen, group: &mut Group, targets: &[RecordId
 
 /// Removes texts and vectors from the log and the indexes, once their tombstone is written.
 fn erase_texts(engine: &Engine, pen: &mut Pen, targets: &[RecordId]) -> Result<(), MemoryError> {
+    engine.outdate()?;
     pen.log.erase(targets)?;
     let mut state = engine.write();
     let mut gone = Vec::new();

@@ -35,7 +35,7 @@ pub(super) fn find(engine: &Engine, prepared: &Prepared) -> Vec<RecordId> {
         });
         let terms: Vec<_> = rare.iter().take(TERMS).map(|(_, term)| Asked::from(*term)).collect();
         let mut scores = Vec::new();
-        state.records.score(&terms, Bm25 { k1: 1.2, b: 0.75 }, &mut scores);
+        state.records.score(&terms, Bm25::default(), &mut scores);
         let mut best: Vec<(u32, f32)> = (0..).zip(scores).filter(|(_, score)| *score > 0.0).collect();
         best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         let best = best.into_iter().map(|(ordinal, _)| ordinal);

@@ -7,8 +7,8 @@
 //! Little-endian throughout. The file is written once, flushed, and renamed into place.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    fs::File,
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use std::{
 use potluck_kernels::mapped::MappedFile;
 
 use super::{List, Postings, Tail};
-use crate::memory::text::Term;
+use crate::memory::{atomic, text::Term};
 
 const MAGIC: &[u8; 8] = b"PTLKLEX1";
 const HEADER: usize = 48;
@@ -156,62 +156,49 @@ pub(super) fn write(
             new: tail.lists.get(term),
         })
         .collect();
-    let temporary = path.with_extension("tmp");
-    let mut out =
-        Checked { to: BufWriter::new(File::create(&temporary).map_err(io)?), crc: crc32fast::Hasher::new() };
-    let mut fill = || -> io::Result<()> {
-        out.to.write_all(&[0; HEADER])?;
-        out.put(bytemuck::cast_slice(&terms))?;
-        let mut start = 0_u64;
-        out.put(&start.to_le_bytes())?;
-        for pair in &pairs {
-            start += pair.len() as u64;
-            out.put(&start.to_le_bytes())?;
-        }
-        for pair in &pairs {
-            out.put(bytemuck::cast_slice(pair.old.units))?;
-            out.put(bytemuck::cast_slice(pair.new.map_or(&[][..], |list| &list.units)))?;
-        }
-        for pair in &pairs {
-            out.put(pair.old.counts)?;
-            out.put(pair.new.map_or(&[][..], |list| &list.counts))?;
-        }
-        for pair in &pairs {
-            out.put(pair.old.lengths)?;
-            out.put(pair.new.map_or(&[][..], |list| &list.lengths))?;
-        }
-        Ok(())
-    };
-    fill().map_err(io)?;
     let units = base.map_or(0, Segment::units) + tail.units;
     let tokens = base.map_or(0, Segment::tokens) + tail.tokens;
     let postings: usize = pairs.iter().map(Pair::len).sum();
-    let mut header = MAGIC.to_vec();
-    let crc = u64::from(out.crc.finalize());
-    for word in [u64::from(units), tokens, terms.len() as u64, postings as u64, crc] {
-        header.extend_from_slice(&word.to_le_bytes());
-    }
-    finish(out.to, &header, &temporary, path).map_err(io)?;
+    let counts = [u64::from(units), tokens, terms.len() as u64, postings as u64];
+    atomic::write(path, |file| fill(file, counts, &terms, &pairs)).map_err(io)?;
     Segment::open(path)
 }
 
-/// Puts the header in front, flushes, and renames.
-fn finish(to: BufWriter<File>, header: &[u8], temporary: &Path, path: &Path) -> io::Result<()> {
-    use std::io::{Seek, SeekFrom};
-    let mut file = to.into_inner().map_err(io::IntoInnerError::into_error)?;
+/// Writes all columns, then the header with their checksum in front.
+fn fill(file: &mut BufWriter<File>, counts: [u64; 4], terms: &[Term], pairs: &[Pair<'_>]) -> io::Result<()> {
+    file.write_all(&[0; HEADER])?;
+    let mut out = Checked { to: file, crc: crc32fast::Hasher::new() };
+    out.put(bytemuck::cast_slice(terms))?;
+    let mut start = 0_u64;
+    out.put(&start.to_le_bytes())?;
+    for pair in pairs {
+        start += pair.len() as u64;
+        out.put(&start.to_le_bytes())?;
+    }
+    for pair in pairs {
+        out.put(bytemuck::cast_slice(pair.old.units))?;
+        out.put(bytemuck::cast_slice(pair.new.map_or(&[][..], |list| &list.units)))?;
+    }
+    for pair in pairs {
+        out.put(pair.old.counts)?;
+        out.put(pair.new.map_or(&[][..], |list| &list.counts))?;
+    }
+    for pair in pairs {
+        out.put(pair.old.lengths)?;
+        out.put(pair.new.map_or(&[][..], |list| &list.lengths))?;
+    }
+    let crc = u64::from(out.crc.finalize());
     file.seek(SeekFrom::Start(0))?;
-    file.write_all(header)?;
-    file.sync_data()?;
-    fs::rename(temporary, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    file.write_all(MAGIC)?;
+    counts.into_iter().chain([crc]).try_for_each(|word| file.write_all(&word.to_le_bytes()))
 }
 
-struct Checked {
-    to: BufWriter<File>,
+struct Checked<'a> {
+    to: &'a mut BufWriter<File>,
     crc: crc32fast::Hasher,
 }
 
-impl Checked {
+impl Checked<'_> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.crc.update(bytes);
         self.to.write_all(bytes)

@@ -361,30 +361,24 @@ proptest! {
     }
 }
 
-/// A million versions, a quarter of them updates. Run it with `--ignored --nocapture` and look.
+/// Many versions, a quarter of them updates of an earlier one.
 #[test]
-#[ignore = "takes some seconds and says how many"]
-fn a_million_versions() {
-    let count = 1_000_000_u32;
+fn many_versions_leave_one_head_each() {
+    let count = 50_000_u32;
     let name = |n: u32| {
         let mut random = [0; 10];
         random[6..].copy_from_slice(&n.to_be_bytes());
         RecordId::new(Millis(1_700_000_000_000), random)
     };
     let mut state = State::with_capacity(count as usize);
-    let (mut spent, mut made) = (std::time::Duration::ZERO, header(0, "", &[]));
+    let mut made = header(0, "", &[]);
     for n in 0..count {
         made.id = name(n);
         made.stamp = Stamp::new(i64::from(n), 0);
         made.body_hash = Digest::of(&n.to_be_bytes());
         made.supersedes = if n % 4 == 3 { vec![name(n - 2)] } else { Vec::new() };
-        let start = std::time::Instant::now();
         state.apply(&made);
-        spent += start.elapsed();
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned();
-    println!("{count} versions in {spent:?}, {peak}");
-    assert_eq!(state.live_count(), 750_000);
+    assert_eq!(state.live_count(), 37_500);
     assert_eq!(state.conflicts(), []);
 }

@@ -189,28 +189,3 @@ proptest! {
         prop_assert!(once.redactions.windows(2).all(|pair| pair[0].kind < pair[1].kind));
     }
 }
-
-/// Speed on plain text; run in release with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn speed() {
-    let mut rng = Rng::new(1);
-    let prose: Vec<String> =
-        harmless::all(2).into_iter().filter(|item| item.sort == "prose").map(|item| item.text).collect();
-    let prose: Vec<&str> = prose.iter().map(String::as_str).collect();
-    let plain: String = (0..60_000).map(|_| rng.pick(&prose).to_owned() + " ").collect();
-    let mixed: String =
-        harmless::all(2).iter().map(|item| item.text.clone() + "\n").collect::<String>().repeat(8);
-    for (name, text) in [("prose", plain), ("look-alikes", mixed)] {
-        let _ = redact(&text);
-        let mut best = f64::MAX;
-        let mut found = 0;
-        for _ in 0..9 {
-            let start = std::time::Instant::now();
-            found = redact(&text).redactions.len();
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        let rate = text.len() as f64 / best / 1e6;
-        println!("{name}: {} bytes, {rate:.0} MB/s, {found} kinds", text.len());
-    }
-}

@@ -1,14 +1,17 @@
-//! Files that appear whole or not at all.
+//! The files of a store: its lock, and what is left over in its folder.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use super::super::atomic::{self, TEMPORARY};
 use super::error::Error;
 use super::segment;
 
-const TEMPORARY: &str = "tmp";
+#[cfg(test)]
+pub(super) use super::super::atomic::fault;
+pub(super) use super::super::atomic::step;
 
 /// Takes the directory for this process, for as long as the returned file is open.
 pub(super) fn lock(dir: &Path) -> Result<File, Error> {
@@ -22,39 +25,12 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// Writes a file under a temporary name, makes it durable and gives it its name.
+/// Writes a file that appears whole or not at all.
 pub(super) fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let temporary = path.with_extension(TEMPORARY);
-    let write = || {
-        step()?;
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
-        fill(&mut out)?;
-        out.flush()?;
-        step()?;
-        out.get_ref().sync_all()?;
-        step()?;
-        fs::rename(&temporary, path)?;
-        step()?;
-        sync_dir(path)
-    };
-    write().map_err(|source| Error::io(path, source))
-}
-
-#[cfg(unix)]
-fn sync_dir(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Elsewhere a directory cannot be opened as a file; the rename is as durable as the system makes it.
-#[cfg(not(unix))]
-fn sync_dir(_path: &Path) -> io::Result<()> {
-    Ok(())
+    atomic::write(path, fill).map_err(|source| Error::io(path, source))
 }
 
 /// Deletes the segments and temporary files in `dir` except the segments `named`. Foreign files stay.
@@ -80,38 +56,5 @@ pub(super) fn remove_if_there(path: &PathBuf) -> Result<(), Error> {
     match step().and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, error)),
         _ => Ok(()),
-    }
-}
-
-#[cfg(not(test))]
-#[expect(clippy::unnecessary_wraps, reason = "fails in tests")]
-pub(super) fn step() -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-pub(super) use fault::step;
-
-/// Lets tests end the world at any file operation.
-#[cfg(test)]
-pub(super) mod fault {
-    use std::cell::Cell;
-    use std::io;
-
-    thread_local!(static LEFT: Cell<Option<u32>> = const { Cell::new(None) });
-
-    /// Lets `steps` operations of this thread succeed and all later ones fail; `None` lets all succeed.
-    pub(in super::super) fn after(steps: Option<u32>) {
-        LEFT.set(steps);
-    }
-
-    pub(in super::super) fn step() -> io::Result<()> {
-        match LEFT.get() {
-            Some(0) => Err(io::Error::other("crashed")),
-            left => {
-                LEFT.set(left.map(|n| n - 1));
-                Ok(())
-            }
-        }
     }
 }

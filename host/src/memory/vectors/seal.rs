@@ -72,6 +72,7 @@ impl Store {
         let rows = Arc::new(std::mem::replace(&mut self.tail, Tail::new(self.shape.dims)));
         let mut sources = self.merged(rows.len() as u64);
         sources.push(Source::Tail(Arc::clone(&rows)));
+        self.purge = false;
         self.frozen = Some(Frozen { rows, dead: RoaringBitmap::new(), id });
         let (dir, rotation) = (self.dir.clone(), Arc::clone(&self.rotation));
         Ok(Sealing { dir, shape: self.shape, rotation, id, mark: self.mark, sources })
@@ -79,8 +80,9 @@ impl Store {
 
     /// The segments to merge with `fresh` vectors.
     fn merged(&self, fresh: u64) -> Vec<Source> {
+        let most = |part: &Part| if self.purge { 0 } else { u64::from(part.segment.count()) / WASTE };
         let (mut wasted, mut sound): (Vec<&Part>, Vec<&Part>) =
-            self.parts.iter().partition(|part| part.dead.len() * WASTE > u64::from(part.segment.count()));
+            self.parts.iter().partition(|part| part.dead.len() > most(part));
         let mut held = fresh + wasted.iter().map(|part| part.live()).sum::<u64>();
         sound.sort_by_key(|part| part.live());
         for part in sound {

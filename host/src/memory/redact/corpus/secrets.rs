@@ -284,7 +284,7 @@ fn special(rng: &mut Rng, out: &mut Vec<Item>) {
             rng.of("123456789", 6),
         );
         add("wifi", &["WIFI:T:WPA;S:Home;P:{};;", "wifi passphrase is {}"], rng.password().replace('!', "7"));
-        add("npmrc", &["//registry.npmjs.org/:_authToken={}"], rng.uuid());
+        add("npmrc", &["//npm.example.org/:_authToken={}"], rng.uuid());
         add(
             "potluck-invite",
             &["join with this invite: potluck:{}", "potluck join {}"],
