@@ -5,9 +5,11 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+pub mod identity;
 pub mod inference;
 pub mod job;
 pub mod memory;
+pub mod mesh;
 pub mod node;
 
 /// Counts what a thread holds where its input decides how much that is.

@@ -12,6 +12,8 @@ use std::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::identity::Signer;
+
 mod arrivals;
 mod atomic;
 mod digest;
@@ -110,12 +112,6 @@ impl From<lexicon::SegmentError> for MemoryError {
     }
 }
 
-impl From<record::SignerError> for MemoryError {
-    fn from(error: record::SignerError) -> Self {
-        Self::Failed { reason: error.to_string() }
-    }
-}
-
 impl MemoryError {
     /// Whether another process has the memory open.
     pub const fn in_use(&self) -> bool {
@@ -147,14 +143,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Opens the memory in a folder, which is made when it is missing, and starts its threads. Must be called within
-    /// a tokio runtime.
+    /// Opens the memory in a folder, which is made when it is missing, and starts its threads. What is written here
+    /// is signed with `signer`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`MemoryError::InUse`] when another process has it open, [`MemoryError::Log`] for a log of a newer version,
     /// and failures of the disk.
-    pub async fn open(folder: PathBuf, embedder: Arc<dyn Embedder>) -> Result<Self, MemoryError> {
-        handle::Inner::open(folder, embedder).await.map(|inner| Self { inner: Arc::new(inner) })
+    pub async fn open(
+        folder: PathBuf,
+        signer: Signer,
+        embedder: Arc<dyn Embedder>,
+    ) -> Result<Self, MemoryError> {
+        handle::Inner::open(folder, signer, embedder).await.map(|inner| Self { inner: Arc::new(inner) })
     }
 
     /// Finishes what is being written and brings the indexes to disk.

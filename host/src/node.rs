@@ -177,7 +177,9 @@ async fn open_memory(home: &Home, inference: &Inference, guest: bool) -> Result<
     let embedder = Arc::new(embedder::Local::new(inference.clone()));
     let mut patience = if guest { 50 } else { 0 };
     loop {
-        match Memory::open(home.path().join("memory"), Arc::clone(&embedder) as Arc<_>).await {
+        match Memory::open(home.path().join("memory"), home.signer().clone(), Arc::clone(&embedder) as Arc<_>)
+            .await
+        {
             Ok(memory) => return Ok(Some(memory)),
             Err(error) if error.in_use() && patience > 0 => {
                 patience -= 1;

@@ -98,7 +98,6 @@ pub(super) fn path(folder: &Path, part: Part) -> PathBuf {
         Part::Words => folder.join("index/words"),
         Part::Vocabulary => folder.join("index/vocabulary"),
         Part::Stale => folder.join("index/stale"),
-        Part::Key => folder.join("node.key"),
     }
 }
 
@@ -117,19 +116,21 @@ pub(super) enum Part {
     Vocabulary,
     /// There while indexes may still have words of erased texts.
     Stale,
-    Key,
 }
 
 impl Engine {
     /// Opens the memory in `folder`.
-    pub(super) fn open(folder: &Path, embedder: Arc<dyn Embedder>) -> Result<(Self, Pen), MemoryError> {
+    pub(super) fn open(
+        folder: &Path,
+        signer: Signer,
+        embedder: Arc<dyn Embedder>,
+    ) -> Result<(Self, Pen), MemoryError> {
         fs::create_dir_all(folder).map_err(|error| MemoryError::io(folder, &error))?;
         let (log, recovery) =
             Log::open(&path(folder, Part::Log), Options::default()).map_err(|error| match error {
                 LogError::InUse { .. } => MemoryError::InUse { path: folder.to_owned() },
                 error => error.into(),
             })?;
-        let signer = Signer::load_or_create(&path(folder, Part::Key))?;
         let mut repairs = describe(&recovery);
         let opened = match Opening::begin(folder, embedder.model().map(|model| model_name(&model)))? {
             Some(opening) => opening.read(&log)?,

@@ -14,6 +14,8 @@ use std::{
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc as channel, oneshot};
 
+use crate::identity::Signer;
+
 use super::{
     Briefing, Change, Draft, Embedder, Filter, ForgetRequest, Forgotten, Found, Item, Lane, MemoryError,
     RecallRequest, Recalled, RecordId, Remembered, Stats,
@@ -56,8 +58,12 @@ struct Running {
 }
 
 impl Inner {
-    pub(super) async fn open(folder: PathBuf, embedder: Arc<dyn Embedder>) -> Result<Self, MemoryError> {
-        let (engine, pen) = blocking(move || Engine::open(&folder, embedder)).await?;
+    pub(super) async fn open(
+        folder: PathBuf,
+        signer: Signer,
+        embedder: Arc<dyn Embedder>,
+    ) -> Result<Self, MemoryError> {
+        let (engine, pen) = blocking(move || Engine::open(&folder, signer, embedder)).await?;
         for repair in &engine.repairs {
             tracing::warn!("memory: {repair}");
         }

@@ -13,7 +13,6 @@ mod draft;
 mod entry;
 mod id;
 mod kind;
-mod signer;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -25,9 +24,10 @@ pub use draft::{
 };
 pub use entry::{CodecError, ENTRY_FORMAT, Entry, EntryError, Peek, VerifyError};
 pub use entry::{MAX_ENTRY, MIN_ENTRY};
-pub use id::{Digest, IdError, NodeId, RecordId, Signature};
+pub use id::{IdError, RecordId};
 pub use kind::{Kind, KindError};
-pub use signer::{Signer, SignerError};
 pub use time::{Millis, TimeError};
 pub use vectors::{MAX_DIMS, MAX_MODEL, MAX_ROWS, Row, Vectors};
 pub use version::{Context, Forget, Header, MAX_REASON, Tombstone, Version};
+
+pub use crate::identity::{Digest, NodeId, Signature, Signer};

@@ -44,8 +44,12 @@ impl Embedder for Words {
     }
 }
 
+fn key() -> Signer {
+    Signer::from_seed([9; 32])
+}
+
 async fn open(folder: &Path) -> Memory {
-    Memory::open(folder.to_owned(), Words::ready()).await.unwrap()
+    Memory::open(folder.to_owned(), key(), Words::ready()).await.unwrap()
 }
 
 fn draft(content: &str) -> Draft {
@@ -115,7 +119,7 @@ async fn what_has_no_vector_yet_stands_beside_what_has() {
     let folder = tempfile::tempdir().unwrap();
     let words = Words::ready();
     let memory =
-        Memory::open(folder.path().to_owned(), Arc::clone(&words) as Arc<dyn Embedder>).await.unwrap();
+        Memory::open(folder.path().to_owned(), key(), Arc::clone(&words) as Arc<dyn Embedder>).await.unwrap();
     let fact = |name: &str| format!("{name} keeps the spare key of the boat house in the drawer.");
     for number in 0..40 {
         memory.remember(draft(&fact(&format!("Keeper{number}")))).await.unwrap();
@@ -401,7 +405,7 @@ async fn words_alone_answer_without_an_embedder_and_say_so() {
     let folder = tempfile::tempdir().unwrap();
     let words = Arc::new(Words::default());
     let memory =
-        Memory::open(folder.path().to_owned(), Arc::clone(&words) as Arc<dyn Embedder>).await.unwrap();
+        Memory::open(folder.path().to_owned(), key(), Arc::clone(&words) as Arc<dyn Embedder>).await.unwrap();
     for text in TEXTS {
         memory.remember(draft(text)).await.unwrap();
     }
@@ -425,7 +429,7 @@ async fn words_alone_answer_without_an_embedder_and_say_so() {
 async fn nobody_else_has_it_open_and_nonsense_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let memory = open(folder.path()).await;
-    let second = Memory::open(folder.path().to_owned(), Words::ready()).await.unwrap_err();
+    let second = Memory::open(folder.path().to_owned(), key(), Words::ready()).await.unwrap_err();
     assert!(second.in_use(), "{second}");
     for bad in [
         draft(""),

@@ -10,8 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::identity::{Signer, SignerError};
+
 const LOCK: &str = "node.lock";
-const ID: &str = "node-id";
+const KEY: &str = "node.key";
 const TOKEN: &str = "admin-token";
 const ADVERT: &str = "node.json";
 /// No file read here is longer.
@@ -21,6 +23,7 @@ const LIMIT: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Home {
     path: PathBuf,
+    signer: Signer,
     node_id: String,
     admin_token: String,
     owned: bool,
@@ -48,6 +51,9 @@ pub enum HomeError {
         /// The other node, where it is known.
         who: String,
     },
+    /// The node's key cannot be used.
+    #[error(transparent)]
+    Key(#[from] SignerError),
     /// A file or folder in it cannot be made or read.
     #[error("{} cannot be used: {source}; check the folder's owner and permissions, or pass --home DIR", path.display())]
     Io {
@@ -102,12 +108,12 @@ impl Home {
             }
             Err(TryLockError::Error(source)) => return Err(HomeError::Io { path: lock_path, source }),
         }
-        let node_id =
-            kept(&path.join(ID), || Uuid::now_v7().simple().to_string()).map_err(failed(&path.join(ID)))?;
+        let signer = Signer::load_or_create(&path.join(KEY))?;
+        let node_id = signer.node().to_string();
         let admin_token =
             kept(&path.join(TOKEN), || format!("pl-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
                 .map_err(failed(&path.join(TOKEN)))?;
-        Ok(Self { path, node_id, admin_token, owned, _lock: lock })
+        Ok(Self { path, signer, node_id, admin_token, owned, _lock: lock })
     }
 
     /// The folder.
@@ -115,7 +121,12 @@ impl Home {
         &self.path
     }
 
-    /// The node's id, for `x-potluck-node`.
+    /// The node's key.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// The node's id, for `x-potluck-node`: its public key.
     pub fn node_id(&self) -> &str {
         &self.node_id
     }

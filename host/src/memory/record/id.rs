@@ -1,11 +1,11 @@
-//! Names: of records, of machines, of contents; and signatures.
+//! The names of records.
 
 use std::fmt;
 use std::str::FromStr;
 
 use minicbor::decode::{Decode, Decoder, Error as DecodeError};
 use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::Millis;
@@ -50,104 +50,17 @@ impl FromStr for RecordId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text.trim()).map(Self).map_err(|_| IdError::Record(text.chars().take(64).collect()))
+        Uuid::parse_str(text.trim()).map(Self).map_err(|_| IdError(text.chars().take(64).collect()))
     }
 }
 
-/// A text is not the name it should be.
+/// A text that is not the id of a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IdError {
-    /// Not the id of a record.
-    #[error("{0:?} is no id of a memory: use one as recall shows it, 32 hexadecimal digits with hyphens")]
-    Record(String),
-    /// Not hexadecimal, or not of the right length.
-    #[error("{text:?} is not {bytes} bytes in hexadecimal: use {} digits from 0 to 9 and a to f", bytes * 2)]
-    Hex {
-        /// What was read, cut at 64 characters.
-        text: String,
-        /// How many bytes were expected.
-        bytes: usize,
-    },
-}
+#[error("{0:?} is no id of a memory: use one as recall shows it, 32 hexadecimal digits with hyphens")]
+pub struct IdError(pub String);
 
-/// Bytes as lower-case hexadecimal digits.
-fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-}
-
-/// Exactly `N` bytes of hexadecimal digits.
-fn read_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
-    let fail = || IdError::Hex { text: text.chars().take(64).collect(), bytes: N };
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return Err(fail());
-    }
-    let mut bytes = [0; N];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = (digit(*high).ok_or_else(fail)? << 4) | digit(*low).ok_or_else(fail)?;
-    }
-    Ok(bytes)
-}
-
-/// A newtype over fixed bytes: hexadecimal as text and in JSON, a byte string in CBOR.
-macro_rules! fixed_bytes {
-    ($(#[$doc:meta])* $name:ident, $n:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; $n]);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "("))?;
-                write_hex(&self.0, f)?;
-                f.write_str(")")
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                read_hex(text.trim()).map(Self)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl<C> Encode<C> for $name {
-            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-                e.bytes(&self.0)?.ok()
-            }
-        }
-
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-                fixed(d).map(Self)
-            }
-        }
-    };
-}
-
-/// A CBOR byte string of exactly `N` bytes.
-fn fixed<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], DecodeError> {
+/// A CBOR byte string of 16 bytes.
+fn sixteen(d: &mut Decoder<'_>) -> Result<[u8; 16], DecodeError> {
     let at = d.position();
     let bytes = d.bytes()?;
     bytes.try_into().map_err(|_| DecodeError::message("a byte string of another length").at(at))
@@ -161,26 +74,6 @@ impl<C> Encode<C> for RecordId {
 
 impl<'b, C> Decode<'b, C> for RecordId {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        fixed(d).map(Self::from_bytes)
-    }
-}
-
-fixed_bytes!(
-    /// A machine: its ed25519 public key, 32 bytes, hexadecimal as text.
-    NodeId, 32
-);
-fixed_bytes!(
-    /// A BLAKE3 hash, 32 bytes, hexadecimal as text.
-    Digest, 32
-);
-fixed_bytes!(
-    /// An ed25519 signature, 64 bytes, hexadecimal as text.
-    Signature, 64
-);
-
-impl Digest {
-    /// The hash of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(*blake3::hash(bytes).as_bytes())
+        sixteen(d).map(Self::from_bytes)
     }
 }

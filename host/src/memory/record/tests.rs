@@ -187,23 +187,6 @@ fn names_survive_json_and_nonsense_is_refused() {
 }
 
 #[test]
-fn a_key_is_made_once_and_guarded() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("keys/node.key");
-    let first = Signer::load_or_create(&path).unwrap();
-    assert_eq!(Signer::load_or_create(&path).unwrap().node(), first.node());
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
-    assert!(!format!("{first:?}").contains(&hex(&std::fs::read(&path).unwrap())));
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(Signer::load(&path), Err(SignerError::Exposed { mode: 0o644, .. })));
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::write(&path, [1; 33]).unwrap();
-    assert!(matches!(Signer::load_or_create(&path), Err(SignerError::Damaged { .. })));
-}
-
-#[test]
 fn entries_of_another_time_are_named() {
     let bytes = Entry::Version(Box::new(golden())).encode().unwrap();
     let with = |at: usize, value: u8| {

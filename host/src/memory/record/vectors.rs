@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::clock::Stamp;
 use super::entry::VerifyError;
-use super::signer::signed_by;
 use super::{Digest, NodeId, RecordId, Signature, Signer};
 
 /// The longest name of a model, in bytes.
@@ -139,7 +138,7 @@ impl Vectors {
         if self.rows.as_ref().is_some_and(|rows| hash(rows) != self.content_hash) {
             return Err(VerifyError::Content);
         }
-        let signed = signed_by(self.origin, &self.signed_bytes(), self.signature);
+        let signed = self.origin.signed(&self.signed_bytes(), self.signature);
         if signed { Ok(()) } else { Err(VerifyError::Signature) }
     }
 }

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::super::clock::Stamp;
 use super::draft::{check_facets, check_times};
 use super::entry::VerifyError;
-use super::signer::signed_by;
 use super::{
     Digest, Draft, DraftError, Kind, MAX_BODY, Millis, NodeId, RecordId, Signature, Signer, body_hash,
 };
@@ -247,11 +246,7 @@ impl Version {
             }
         }
         let bytes = self.header.signed_bytes();
-        if signed_by(self.header.origin, &bytes, self.signature) {
-            Ok(())
-        } else {
-            Err(VerifyError::Signature)
-        }
+        if self.header.origin.signed(&bytes, self.signature) { Ok(()) } else { Err(VerifyError::Signature) }
     }
 }
 
