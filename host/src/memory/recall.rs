@@ -4,8 +4,9 @@
 //! scores are brought to the same scale and added with fixed weights; what the question says about time is a soft
 //! boost. Nothing here knows a language model.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
 use super::{
@@ -26,6 +27,8 @@ const WEIGHTS: Weights = Weights { record: 0.3, passage: 0.2, dense: 0.5, keywor
 const FLOOR: f32 = 0.1;
 /// How much a record of the time that the question names gains.
 const TIME: f32 = 0.25;
+/// Units that are looked at together.
+const BLOCK: usize = 64;
 /// Best units of a lexical leg that are kept.
 const DEPTH: usize = 200;
 /// Best records of words, and as many nearest records, whose spans are compared with the question.
@@ -133,11 +136,13 @@ fn unknown_words(engine: &Engine, analyzer: &mut Analyzer, query: &str) -> Vec<S
 
 impl Allowed {
     fn fits(&self, state: &State, ordinal: u32) -> bool {
-        let known = match &self.only {
-            Some(only) => only.contains(ordinal),
-            None => state.table.live().contains(ordinal),
-        };
-        known && state.table.row(ordinal).is_some_and(|row| row.valid_until > self.now)
+        match &self.only {
+            Some(only) => {
+                only.contains(ordinal)
+                    && state.table.row(ordinal).is_some_and(|row| row.valid_until > self.now)
+            }
+            None => state.table.finds(ordinal, self.now),
+        }
     }
 }
 
@@ -187,27 +192,44 @@ fn lexical(
 ) -> Scores {
     let mut scores = Vec::new();
     lexicon.score(terms, Bm25::default(), &mut scores);
-    let mut best = Scores::new();
-    let mut floor = 0.0;
-    let mut kept: Vec<f32> = Vec::new();
-    for (unit, score) in (0_u32..).zip(&scores) {
-        if *score <= floor {
-            continue;
-        }
-        let Some(ordinal) = owner(unit).filter(|ordinal| allowed.fits(state, *ordinal)) else { continue };
-        let slot = best.entry(ordinal).or_insert(0.0);
-        if *score > *slot {
-            *slot = *score;
-            kept.push(*score);
-        }
-        // Raises the floor now and then, so that most units are passed over at a glance.
-        if kept.len() >= 4 * DEPTH {
-            kept.sort_unstable_by(|a, b| b.total_cmp(a));
-            kept.truncate(DEPTH);
-            floor = kept.last().copied().unwrap_or(0.0);
+    let mut best = Best::default();
+    for (first, block) in (0_u32..).step_by(BLOCK).zip(scores.chunks(BLOCK)) {
+        // Without a branch for each, so that a block in which nothing is good enough costs next to nothing.
+        let floor = best.floor;
+        if block.iter().fold(false, |any, score| any | (*score > floor)) {
+            for (unit, score) in (first..).zip(block).filter(|(_, score)| **score > floor) {
+                if let Some(ordinal) = owner(unit).filter(|ordinal| allowed.fits(state, *ordinal)) {
+                    best.take(ordinal, *score);
+                }
+            }
         }
     }
-    best
+    best.scores
+}
+
+/// The best records of a leg, and some more.
+#[derive(Default)]
+struct Best {
+    scores: Scores,
+    kept: Vec<f32>,
+    /// Nothing up to this is among the best any more.
+    floor: f32,
+}
+
+impl Best {
+    fn take(&mut self, ordinal: u32, score: f32) {
+        let slot = self.scores.entry(ordinal).or_insert(0.0);
+        if score > *slot {
+            *slot = score;
+            self.kept.push(score);
+        }
+        // Raises the floor now and then, so that most units are passed over at a glance.
+        if self.kept.len() >= 4 * DEPTH {
+            self.kept.sort_unstable_by(|a, b| b.total_cmp(a));
+            self.kept.truncate(DEPTH);
+            self.floor = self.kept.last().copied().unwrap_or(0.0);
+        }
+    }
 }
 
 /// A record that is one passage scores as a passage as it does as a record.

@@ -105,6 +105,8 @@ pub(super) struct Table {
     pub(super) projects: Names,
     tags: Names,
     live: RoaringBitmap,
+    /// By ordinal, until when it can be found: a glance for each of the many that a question's words touch.
+    until: Vec<i64>,
     passage_owners: Vec<u32>,
     spans: u32,
     passages: u32,
@@ -133,6 +135,26 @@ impl Table {
     /// Versions that stand and are shown.
     pub(super) const fn live(&self) -> &RoaringBitmap {
         &self.live
+    }
+
+    /// Whether a version stands, is shown, and is still true at a moment.
+    pub(super) fn finds(&self, ordinal: u32, now: i64) -> bool {
+        self.until.get(ordinal as usize).is_some_and(|until| *until > now)
+    }
+
+    fn show(&mut self, ordinal: u32) {
+        self.live.insert(ordinal);
+        let until = self.row(ordinal).map_or(NEVER, |row| row.valid_until);
+        if let Some(place) = self.until.get_mut(ordinal as usize) {
+            *place = until;
+        }
+    }
+
+    fn hide(&mut self, ordinal: u32) {
+        self.live.remove(ordinal);
+        if let Some(place) = self.until.get_mut(ordinal as usize) {
+            *place = i64::MIN;
+        }
     }
 
     /// Passages numbered.
@@ -170,6 +192,7 @@ impl Table {
         self.passage_owners.extend(std::iter::repeat_n(ordinal, usize::from(parts.passages)));
         self.spans += u32::from(parts.spans);
         self.ids.insert(id, ordinal);
+        self.until.push(i64::MIN);
         ordinal
     }
 
@@ -215,9 +238,9 @@ impl Table {
         let first = self.merge.memory(id).map_or(id, |memory| memory.canonical);
         let Some(first) = self.ordinal(first) else { return };
         let before = self.bodies.insert(body, first);
-        self.live.insert(first);
+        self.show(first);
         for other in before.into_iter().chain([ordinal]).filter(|other| *other != first) {
-            self.live.remove(other);
+            self.hide(other);
             self.hidden.entry(first).or_default().push(other);
         }
         if let Some(before) = before.filter(|before| *before != first)
@@ -237,7 +260,7 @@ impl Table {
     }
 
     fn withdraw(&mut self, ordinal: u32) {
-        self.live.remove(ordinal);
+        self.hide(ordinal);
         let Some(body) = self.row(ordinal).map(|row| row.body) else { return };
         if self.bodies.get(&body) == Some(&ordinal) {
             self.bodies.remove(&body);
