@@ -255,7 +255,7 @@ impl State {
         self.model = Some(model.to_owned());
         self.vectors = Some(stores.records);
         self.spans = Some(stores.spans);
-        self.vocabulary.vectors = Some(stores.words);
+        self.vocabulary.adopt(Some(stores.words));
         self.embedded.clear();
     }
 }

@@ -248,14 +248,14 @@ async fn embed_words(engine: &Arc<Engine>) -> Result<bool, MemoryError> {
     if waiting.is_empty() {
         return Ok(false);
     }
-    let (numbers, words): (Vec<u32>, Vec<String>) = waiting.into_iter().unzip();
+    let words = waiting.iter().map(|(_, word)| word.clone()).collect();
     let found = engine.embedder.embed(words, Lane::Background).await;
     let vectors = found.map_err(|reason| MemoryError::Failed { reason })?;
     let mut state = engine.write();
     let Some(store) = &mut state.vocabulary.vectors else { return Ok(false) };
     for (number, vector) in numbers.into_iter().zip(vectors) {
         let Row { scale, values } = quantise(&vector);
-        store.push(number, &values, scale)?;
+        state.vocabulary.embed(number, &word, &values, scale)?;
     }
     Ok(true)
 }
@@ -313,7 +313,8 @@ fn adopt(engine: &Engine, model: &str) -> Result<(), MemoryError> {
     {
         // The stores lock their folders, so the old ones go first.
         let mut state = engine.write();
-        (state.vectors, state.spans, state.vocabulary.vectors) = (None, None, None);
+        (state.vectors, state.spans) = (None, None);
+        state.vocabulary.adopt(None);
     }
     let stores = open_vectors(&engine.folder, model, engine.read().vocabulary.saved(), &mut repairs)?;
     engine.write().use_model(model, stores);

@@ -150,7 +150,7 @@ fn replace_vocabulary(
 ) -> Result<(), MemoryError> {
     let (words, list) = (path(&engine.folder, Part::Words), path(&engine.folder, Part::Vocabulary));
     let known = place.shared(&fresh)?;
-    place.vectors = None;
+    place.adopt(None);
     // The list goes first: vectors without it are wiped at the next start.
     let _ = fs::remove_file(&list);
     if let Some(model) = model {
@@ -159,7 +159,7 @@ fn replace_vocabulary(
         for (number, row, scale) in known {
             store.push(number, &row, scale)?;
         }
-        fresh.vectors = Some(store);
+        fresh.adopt(Some(store));
     }
     *place = fresh;
     Ok(())
