@@ -190,33 +190,43 @@ impl Lexicon {
         if frequency == 0.0 { 0.0 } else { idf(self.units() as f32, frequency) }
     }
 
-    /// Adds each unit's BM25 score to `scores`, which is grown to hold every unit.
+    /// Adds each unit's BM25 score to `scores`, which is grown to hold every unit. A term with stand-ins is as rare as
+    /// they are on average, each counting as much as it stands in for the term.
     pub fn score(&self, terms: &[Asked], bm25: Bm25, scores: &mut Vec<f32>) {
         let units = self.units();
         let average = (self.tokens() as f32 / units.max(1) as f32).max(1.0);
         scores.resize(scores.len().max(units as usize), 0.0);
         let mut soft = Soft::default();
         for Asked { term, kin } in terms {
-            let parts = self.parts(*term);
-            let frequency: usize = parts.iter().map(|part| part.units.len()).sum();
-            if frequency == 0 {
-                continue;
-            }
-            let idf = idf(units as f32, frequency as f32);
-            if kin.is_empty() {
-                let table = Table::new(idf, bm25, average);
-                for part in parts {
-                    table.add(part, scores);
+            let held = self.held(*term, kin);
+            let weights: f32 = held.iter().map(|(_, weight, _)| weight).sum();
+            let idfs: f32 = held.iter().map(|(_, weight, idf)| weight * idf).sum();
+            match held.as_slice() {
+                [] => {}
+                [(parts, 1.0, idf)] => {
+                    let table = Table::new(*idf, bm25, average);
+                    parts.iter().for_each(|part| table.add(*part, scores));
                 }
-                continue;
-            }
-            for (term, weight) in std::iter::once((*term, 1.0)).chain(kin.iter().copied()) {
-                for part in self.parts(term) {
-                    soft.count(part, weight, scores.len());
+                all => {
+                    for (parts, weight, _) in all {
+                        parts.iter().for_each(|part| soft.count(*part, *weight, scores.len()));
+                    }
+                    soft.flush(idfs / weights, bm25, average, scores);
                 }
             }
-            soft.flush(idf, bm25, average, scores);
         }
+    }
+
+    /// The postings, weight and inverse document frequency of a term and of its stand-ins, of those that there are.
+    fn held(&self, term: Term, kin: &[(Term, f32)]) -> Vec<([Postings<'_>; 3], f32, f32)> {
+        let units = self.units() as f32;
+        let all = std::iter::once((term, 1.0)).chain(kin.iter().copied().filter(|(_, weight)| *weight > 0.0));
+        let with_postings = |(term, weight)| {
+            let parts = self.parts(term);
+            let frequency: usize = parts.iter().map(|part| part.units.len()).sum();
+            (frequency > 0).then(|| (parts, weight, idf(units, frequency as f32)))
+        };
+        all.filter_map(with_postings).collect()
     }
 
     /// Freezes the growing tail so that it can be merged while new units come in; `None` when there is nothing to

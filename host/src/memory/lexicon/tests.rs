@@ -99,11 +99,41 @@ fn kin_count_as_a_share_of_the_term() {
     let kin = vec![(analyzer.query_terms("physician")[0], 0.5)];
     let mut scores = Vec::new();
     lexicon.score(&[Asked { term, kin }], PLAIN, &mut scores);
-    // Two of four units hold the term; all have two words, so that the length norm is k1.
+    // Two of four units hold each of the two; all have two words, so that the length norm is k1.
     let score = |count: f32| (1.0 + 2.5_f32 / 2.5).ln() * count * 2.2 / (count + 1.2);
     for (got, wanted) in scores.iter().zip([score(1.5), score(1.0), 0.0, score(2.0)]) {
         assert!((got - wanted).abs() < 1e-5, "{scores:?}");
     }
+}
+
+#[test]
+fn a_term_is_as_rare_as_it_and_its_kin_are() {
+    let mut analyzer = Analyzer::default();
+    let mut lexicon = Lexicon::default();
+    for (unit, text) in
+        (0_u32..).zip(["doctor", "physician", "physician", "physician", "medic", "river", "garden", "kettle"])
+    {
+        lexicon.push(unit, &counts(&mut analyzer, text));
+    }
+    let mut term = |word: &str| analyzer.query_terms(word)[0];
+    let kin = vec![(term("physician"), 0.5), (term("healer"), 0.9)];
+    let doctor = Asked { term: term("doctor"), kin: kin.clone() };
+    let surgeon = Asked { term: term("surgeon"), kin };
+    let idf = |frequency: f32| (1.0 + (8.0 - frequency + 0.5) / (frequency + 0.5)).ln();
+    let tf = |count: f32| count * 2.2 / (count + 1.2);
+    let scores = |asked: Asked| {
+        let mut scores = Vec::new();
+        lexicon.score(&[asked], PLAIN, &mut scores);
+        scores
+    };
+    // Nobody is called a healer here, so that it says nothing about how rare doctors are.
+    let both = (idf(1.0) + 0.5 * idf(3.0)) / 1.5;
+    let found = scores(doctor);
+    assert!((found[0] - both * tf(1.0)).abs() < 1e-5, "{found:?}");
+    assert!((found[1] - both * tf(0.5)).abs() < 1e-5, "{found:?}");
+    // No text has the word, but some have its kin.
+    let found = scores(surgeon);
+    assert!(found[0] == 0.0 && (found[1] - idf(3.0) * tf(0.5)).abs() < 1e-5, "{found:?}");
 }
 
 #[test]
