@@ -20,6 +20,7 @@ mod digest;
 mod engine;
 mod handle;
 mod keeper;
+mod marks;
 mod recall;
 mod reindex;
 mod show;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     lexicon::Counts,
-    passages, spans,
+    marks, passages, spans,
     table::Parts,
     text::{Analyzer, Term, hash, is_stop},
 };
@@ -20,6 +20,8 @@ pub(super) struct Digested {
     /// Its distinct terms with a word each.
     pub(super) words: Vec<(Term, Box<str>)>,
     pub(super) parts: Parts,
+    /// The [`marks`] of the whole, then those of its spans.
+    pub(super) marks: Vec<u8>,
 }
 
 /// Digests a text; a text that is gone gives an empty digest.
@@ -45,14 +47,22 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
     let ranges = passages::split(text);
     let passages: Vec<Counts> =
         ranges.iter().map(|range| count(text.get(range.clone()).unwrap_or_default())).collect();
-    let parts = Parts { passages: short(passages.len()), spans: short(spans::split(text).len()) };
-    Digested { record: Counts::of(terms), passages, words: words.into_iter().collect(), parts }
+    let marks = marks(text);
+    let parts = Parts { passages: short(passages.len()), spans: short(marks.len() - 1) };
+    Digested { record: Counts::of(terms), passages, words: words.into_iter().collect(), parts, marks }
+}
+
+/// The marks of a text as a whole, which count when it is its only span, then those of its spans.
+pub(super) fn marks(text: &str) -> Vec<u8> {
+    let spans = spans::split(text);
+    let whole = if spans.is_empty() { marks::of(text.trim()) } else { 0 };
+    std::iter::once(whole).chain(spans.iter().map(|span| span.marks)).collect()
 }
 
 /// The pieces of a text that get a vector each: the whole, then its spans.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = vec![text];
-    pieces.extend(spans::split(text).into_iter().filter_map(|range| text.get(range)));
+    pieces.extend(spans::split(text).into_iter().filter_map(|span| text.get(span.range)));
     pieces
 }
 

@@ -19,11 +19,12 @@ use super::{
     arrivals::Arrivals,
     atomic,
     clock::{Clock, Stamp},
-    digest::{Digested, digest},
+    digest::{Digested, digest, marks},
     embed::Embedder,
     keyword::Keyword,
     lexicon::{Lexicon, Segment},
     log::{Location, Log, LogError, Options, Reader, Recovery},
+    marks::Marks,
     record::{Entry, NodeId, RecordId, Signer, Vectors, Version},
     table::{Parts, Table},
     text::Analyzer,
@@ -48,6 +49,8 @@ pub(super) struct State {
     pub(super) spans: Option<Store>,
     /// Words with their vectors.
     pub(super) vocabulary: Vocabulary,
+    /// What the sentences of all texts look like.
+    pub(super) marks: Marks,
     /// The model the vectors are of, and how texts were cut for it.
     pub(super) model: Option<String>,
     /// Ordinals that have all their vectors.
@@ -90,6 +93,7 @@ pub(super) fn path(folder: &Path, part: Part) -> PathBuf {
         Part::Log => folder.join("log"),
         Part::Index => folder.join("index"),
         Part::Arrivals => folder.join("index/arrivals"),
+        Part::Marks => folder.join("index/marks"),
         Part::Records => folder.join("index/records.words"),
         Part::Passages => folder.join("index/passages.words"),
         Part::Text => folder.join("index/text"),
@@ -107,6 +111,7 @@ pub(super) enum Part {
     Log,
     Index,
     Arrivals,
+    Marks,
     Records,
     Passages,
     Text,
@@ -205,7 +210,7 @@ impl State {
         ordinal
     }
 
-    /// Adds the postings of a version that they lack.
+    /// Adds the postings and marks of a version that they lack.
     fn index(&mut self, ordinal: u32, digested: &Digested) {
         for (term, word) in &digested.words {
             self.vocabulary.add(*term, word);
@@ -213,7 +218,11 @@ impl State {
         if self.records.units() == ordinal {
             self.records.push(ordinal, &digested.record);
         }
-        let Some(first) = self.table.row(ordinal).map(|row| row.first_passage) else { return };
+        let Some(row) = self.table.row(ordinal) else { return };
+        if self.marks.versions() == ordinal {
+            self.marks.push(row.parts, &digested.marks);
+        }
+        let first = row.first_passage;
         for (passage, counts) in (first..).zip(&digested.passages) {
             if self.passages.units() == passage {
                 self.passages.push(passage, counts);
@@ -291,6 +300,13 @@ impl Opening {
         for (id, parts) in &known {
             state.table.reserve(*id, *parts);
         }
+        let file = path(folder, Part::Marks);
+        match Marks::load(&file, &state.table) {
+            Ok(marks) => state.marks = marks,
+            Err(reason) => {
+                repairs.push(format!("marks in {}: {reason}; made anew from the log", file.display()));
+            }
+        }
         for (lexicon, part) in [(&mut state.records, Part::Records), (&mut state.passages, Part::Passages)] {
             let file = path(folder, part);
             match file.exists().then(|| Segment::open(&file)) {
@@ -359,7 +375,8 @@ impl Opening {
         let unknown = (0..self.known)
             .any(|ordinal| self.state.table.row(ordinal).is_some_and(|row| row.place.is_none()));
         let whole = self.state.records.units() == self.state.table.len()
-            && self.state.passages.units() == self.state.table.passages();
+            && self.state.passages.units() == self.state.table.passages()
+            && self.state.marks.versions() == self.state.table.len();
         if unknown || !whole {
             return Ok(None);
         }
@@ -383,7 +400,7 @@ impl Opening {
                 .append(&[(version.header.id, digested.parts)])
                 .map_err(|error| MemoryError::io(&file, &error))?;
             let ordinal = self.state.table.reserve(version.header.id, digested.parts);
-            if self.state.records.units() == ordinal {
+            if self.state.records.units() == ordinal && self.state.marks.versions() == ordinal {
                 self.state.index(ordinal, &digested);
             } else {
                 late.insert(ordinal, digested);
@@ -400,6 +417,8 @@ impl Opening {
             // An erased text keeps its numbers, so that those after it stay what they are.
             digested.passages.resize_with(usize::from(parts.passages), Default::default);
             late.insert(ordinal, digested);
+        } else if self.state.marks.versions() <= ordinal {
+            late.insert(ordinal, Digested { marks: marks(text), ..Digested::default() });
         }
         self.state.table.fill(ordinal, &version.header, place, erased);
         Ok(())

@@ -51,6 +51,11 @@ const WORDS: usize = 128;
 
 /// Runs until `stop` is set, then brings to disk what makes the next start quick.
 pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
+    {
+        // A start that had to read texts for it spares the next one that.
+        let _keeping = engine.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        note("the marks", save_marks(engine, arrivals));
+    }
     let mut text = TextIndexer { done: engine.keyword().next(), last: Instant::now(), pause: PAUSE };
     let mut retry = Instant::now();
     while !stop.load(Ordering::Acquire) {
@@ -70,6 +75,7 @@ pub(super) fn run(engine: &Engine, arrivals: &Arrivals, stop: &AtomicBool) {
     note("the postings", merge_words(engine, arrivals, TAIL / 10));
     note("the vectors", seal_all(engine, arrivals, 1));
     note("the words", save_words(engine));
+    note("the marks", save_marks(engine, arrivals));
     note("the order of arrival", arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error)));
 }
 
@@ -137,6 +143,7 @@ fn merge_words(engine: &Engine, arrivals: &Arrivals, least: u32) -> Result<(), M
         let Some((base, tail)) = frozen else { continue };
         arrivals.sync().map_err(|error| MemoryError::io(&engine.folder, &error))?;
         save_words(engine)?;
+        save_marks(engine, arrivals)?;
         let merged = merge(&path(&engine.folder, part), base.as_deref(), &tail)?;
         words(&mut engine.write(), part).thaw(merged);
     }
@@ -155,6 +162,16 @@ fn save_words(engine: &Engine) -> Result<(), MemoryError> {
     let text = engine.write().vocabulary.text();
     let path = path(&engine.folder, Part::Vocabulary);
     text.map_or(Ok(()), |text| atomic::write(&path, |file| file.write_all(text.as_bytes())))
+        .map_err(|error| MemoryError::io(&path, &error))
+}
+
+/// Writes the marks of all versions, unless the file has them, after the order of arrival that they lie in.
+fn save_marks(engine: &Engine, arrivals: &Arrivals) -> Result<(), MemoryError> {
+    let Some(bytes) = engine.write().marks.unsaved() else { return Ok(()) };
+    let path = path(&engine.folder, Part::Marks);
+    arrivals
+        .sync()
+        .and_then(|()| atomic::write(&path, |file| file.write_all(&bytes)))
         .map_err(|error| MemoryError::io(&path, &error))
 }
 
@@ -252,8 +269,7 @@ async fn embed_words(engine: &Arc<Engine>) -> Result<bool, MemoryError> {
     let found = engine.embedder.embed(words, Lane::Background).await;
     let vectors = found.map_err(|reason| MemoryError::Failed { reason })?;
     let mut state = engine.write();
-    let Some(store) = &mut state.vocabulary.vectors else { return Ok(false) };
-    for (number, vector) in numbers.into_iter().zip(vectors) {
+    for ((number, word), vector) in waiting.into_iter().zip(vectors) {
         let Row { scale, values } = quantise(&vector);
         state.vocabulary.embed(number, &word, &values, scale)?;
     }

@@ -19,6 +19,7 @@ use super::{
     engine::{DIMS, Engine, Part, path, spare},
     keyword::{Document, Keyword},
     lexicon::Lexicon,
+    marks::Marks,
     record::Millis,
     text::Analyzer,
     vectors::Store,
@@ -28,7 +29,7 @@ use super::{
 /// Versions that are read between two reports.
 const STEP: u32 = 2_000;
 
-/// Rebuilds the postings, the vocabulary and the text index. Reports (done, all).
+/// Rebuilds the postings, the vocabulary, the marks and the text index. Reports (done, all).
 pub(super) fn reindex(engine: Arc<Engine>) -> mpsc::Receiver<Result<(u64, u64), MemoryError>> {
     let (send, receive) = mpsc::channel(64);
     tokio::task::spawn_blocking(move || {
@@ -50,6 +51,7 @@ struct Fresh {
     records: Lexicon,
     passages: Lexicon,
     vocabulary: Vocabulary,
+    marks: Marks,
     keyword: Arc<Keyword>,
     next: u32,
 }
@@ -68,6 +70,7 @@ impl Fresh {
             for (passage, counts) in (row.first_passage..).zip(&digested.passages) {
                 self.passages.push(passage, counts);
             }
+            self.marks.push(row.parts, &digested.marks);
             digested.words.iter().for_each(|(term, word)| self.vocabulary.add(*term, word));
             documents.extend(Document::of(ordinal, version, Millis(row.at)));
         }
@@ -88,6 +91,7 @@ pub(super) fn rebuild(engine: &Engine, report: impl Fn(u64, u64) -> bool) -> Res
         records: Lexicon::default(),
         passages: Lexicon::default(),
         vocabulary: Vocabulary::default(),
+        marks: Marks::default(),
         keyword: Arc::new(Keyword::open(&folder)?),
         next: 0,
     };
@@ -125,12 +129,13 @@ fn finish(
     let io = |error: std::io::Error| MemoryError::io(folder, &error);
     let text = path(&engine.folder, Part::Text);
     fs::rename(&text, &old).and_then(|()| fs::rename(folder, &text)).map_err(io)?;
-    for part in [Part::Records, Part::Passages] {
+    for part in [Part::Records, Part::Passages, Part::Marks] {
         // What is mapped stays readable until the last question about it is answered.
         let _ = fs::remove_file(path(&engine.folder, part));
     }
     state.records = std::mem::take(&mut fresh.records);
     state.passages = std::mem::take(&mut fresh.passages);
+    state.marks = std::mem::take(&mut fresh.marks);
     let model = state.model.clone();
     let vocabulary = std::mem::take(&mut fresh.vocabulary);
     replace_vocabulary(engine, &mut state.vocabulary, vocabulary, model.as_deref())?;

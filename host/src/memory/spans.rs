@@ -8,7 +8,7 @@ use std::{ops::Range, sync::LazyLock};
 
 use regex::Regex;
 
-use super::passages;
+use super::{marks, passages};
 
 /// The name of this way to cut, part of a vector's model name: vectors of another cut do not fit.
 pub(super) const SPLIT: &str = "s1";
@@ -21,21 +21,32 @@ const CLAUSE: usize = 30;
 /// Longest span in bytes; the embedder reads about as much.
 const LONGEST: usize = 1_200;
 
-/// The spans of a text as byte ranges, in order; none when the text is a single one.
-pub(super) fn split(text: &str) -> Vec<Range<usize>> {
+/// A span and what its sentence looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Where it lies, in bytes.
+    pub(super) range: Range<usize>,
+    /// The [`marks`] of the sentence it is of.
+    pub(super) marks: u8,
+}
+
+/// The spans of a text, in order; none when the text is a single one.
+pub(super) fn split(text: &str) -> Vec<Span> {
     let whole = passages::split(text);
     let alone = std::iter::once(0..text.len()).filter(|_| whole.is_empty());
     let mut spans = Vec::new();
     for passage in alone.chain(whole.iter().cloned()) {
         for sentence in sentences(text, passage) {
             let Some(words) = text.get(sentence.clone()) else { continue };
+            let marks = marks::of(words);
             let lead = LEAD.find(words).map_or(0, |found| found.end());
             let start = if lead < words.len() { sentence.start + lead } else { sentence.start };
             let stripped = start..sentence.end;
-            let clauses = if asks(words) { Vec::new() } else { clauses(text, stripped.clone()) };
-            spans.push(stripped);
+            let asks = marks & marks::ASKS != 0;
+            let clauses = if asks { Vec::new() } else { clauses(text, stripped.clone()) };
+            spans.push(Span { range: stripped, marks });
             if clauses.len() > 1 {
-                spans.extend(clauses);
+                spans.extend(clauses.into_iter().map(|range| Span { range, marks }));
             }
             if spans.len() >= MOST {
                 spans.truncate(MOST);
@@ -108,36 +119,17 @@ fn clauses(text: &str, sentence: Range<usize>) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a sentence asks for something.
-fn asks(sentence: &str) -> bool {
-    ASKS.is_match(sentence)
-}
-
-/// A pattern of this file; a test makes sure that each compiles.
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).unwrap_or_else(|_| NOTHING.clone())
-}
-
-static NOTHING: LazyLock<Regex> = LazyLock::new(|| pattern("[a&&b]"));
-
 /// Words that lead over to what is said.
 static LEAD: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
+    marks::pattern(
         r"(?i)^(?:(?:by the way|btw|oh|also|anyway|actually|speaking of (?:which|that)|that being said|on another note|in fact|and|but|so|well)[,!:]?\s+)+",
     )
 });
 
 /// Where one clause ends and another begins.
 static JOINT: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
+    marks::pattern(
         r"(?i)(?P<gap>(?:,|;|\s[-–—]+)\s+)(?:and|but|so|which|where|who|because|since|especially|specifically|including|like|i'm|i've|i|it|my|we|they|he|she|then|as|after|while|when)\b|(?P<gap2>\s+)(?:and|but|so|because)\s+(?:i'm|i've|i|my|we|it's|it|he|she|they)\b",
-    )
-});
-
-/// How requests and questions look.
-static ASKS: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r#"(?i)\?\s*["')]*$|^(?:can|could|would|will|do|does|did|what|which|how|where|when|who|why|are|is|should|any)\b|\b(?:can|could|would) you\b|\b(?:i['’]m|i am|i was|we['’]re) (?:also |just |really )?(?:looking|hoping|trying|planning|thinking|considering|wondering|interested|curious|not sure)\b|\b(?:i['’]ll|i will|i['’]d|i would|i need|i want|let me|please|help me)\b"#,
     )
 });
 
@@ -148,7 +140,7 @@ mod tests {
     use super::*;
 
     fn spans(text: &str) -> Vec<&str> {
-        split(text).into_iter().map(|range| &text[range]).collect()
+        split(text).into_iter().map(|span| &text[span.range]).collect()
     }
 
     #[test]
@@ -174,16 +166,15 @@ mod tests {
 
     #[test]
     fn the_patterns_compile() {
-        for found in [&LEAD, &JOINT, &ASKS] {
-            assert_ne!(found.as_str(), NOTHING.as_str());
+        for found in [&LEAD, &JOINT] {
+            assert_ne!(found.as_str(), marks::NOTHING.as_str());
         }
-        assert!(!NOTHING.is_match("a"));
     }
 
     proptest! {
         #[test]
         fn spans_lie_within_the_text(text in "(\\PC{0,40}[ .?!,\\n]{0,3}(and i|but it|so)? ?){0,40}") {
-            for range in split(&text) {
+            for Span { range, .. } in split(&text) {
                 prop_assert!(!range.is_empty() && text.get(range).is_some());
             }
         }

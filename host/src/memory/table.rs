@@ -162,6 +162,11 @@ impl Table {
         self.passages
     }
 
+    /// Spans of the versions before an ordinal, which is at most one more than there are.
+    pub(super) fn spans_before(&self, ordinal: u32) -> Option<u32> {
+        if ordinal == self.len() { Some(self.spans) } else { self.row(ordinal).map(|row| row.first_span) }
+    }
+
     /// Whose passage this is.
     pub(super) fn passage_owner(&self, passage: u32) -> Option<u32> {
         self.passage_owners.get(passage as usize).copied()

@@ -200,7 +200,8 @@ fn erase_texts(engine: &Engine, pen: &mut Pen, targets: &[RecordId]) -> Result<(
     let mut gone = Vec::new();
     for id in targets {
         let Some((ordinal, row)) = state.table.by_id(*id) else { continue };
-        let spans = row.first_span..row.first_span + u32::from(row.parts.spans);
+        let (first, parts) = (row.first_span, row.parts);
+        let spans = first..first + u32::from(parts.spans);
         if let Some(store) = &mut state.spans {
             spans.for_each(|span| {
                 store.remove(span);
@@ -209,6 +210,7 @@ fn erase_texts(engine: &Engine, pen: &mut Pen, targets: &[RecordId]) -> Result<(
         if let Some(store) = &mut state.vectors {
             store.remove(ordinal);
         }
+        state.marks.erase(ordinal, first, parts);
         state.table.erase(ordinal);
         gone.push(ordinal);
     }
