@@ -236,7 +236,8 @@ impl Inner {
         if self.engine.read().model != Some(model_name(&model)) {
             return (None, Some("recall was by words alone: the embedder has only just been found".into()));
         }
-        let texts = vec![query.to_owned()];
+        // What is only true when it is asked has no place among texts.
+        let texts = vec![recall::question::Question::of(query).text.into_owned()];
         let found =
             tokio::time::timeout(PATIENCE, self.engine.embedder.embed(texts, Lane::Interactive)).await;
         match found {

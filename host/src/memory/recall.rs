@@ -19,10 +19,18 @@ use super::{
     text::Analyzer,
 };
 
+mod circle;
+pub(super) mod question;
 pub(super) mod time;
+
+use question::Question;
 
 /// What each leg counts.
 const WEIGHTS: Weights = Weights { record: 0.3, passage: 0.2, dense: 0.5, keyword: 0.2 };
+/// Of whole records: what most systems use, and what was best here.
+const RECORD: Bm25 = Bm25 { k1: 1.2, b: 0.75 };
+/// Of passages, which are of about one length: a word that comes again says less, and so does length.
+const PASSAGE: Bm25 = Bm25 { k1: 0.6, b: 0.4 };
 /// Cosines below this say nothing: unrelated texts have them too.
 const FLOOR: f32 = 0.1;
 /// How much a record of the time that the question names gains.
@@ -35,12 +43,6 @@ const DEPTH: usize = 200;
 const CANDIDATES: usize = 64;
 /// Vectors that the scan gives.
 const NEAREST: usize = 128;
-/// Best records that lend each other weight.
-const CIRCLE: usize = 100;
-/// How much of a record's score is its neighbours'.
-const LENT: f32 = 0.3;
-/// How fast that falls with distance.
-const WIDTH: f32 = 0.05;
 /// Threads that scan vectors.
 const THREADS: usize = 2;
 
@@ -88,21 +90,23 @@ pub(super) fn recall(
     let keyword = engine.keyword();
     let indexed = if request.filter == Filter::default() { None } else { keyword.filter(&request.filter)? };
     let next = keyword.next();
+    let question = Question::of(&request.query);
     let mut analyzer = Analyzer::default();
-    let unknown = unknown_words(engine, &mut analyzer, &request.query);
+    let unknown = unknown_words(engine, &mut analyzer, &question.text);
     let misspelt = if unknown.is_empty() { Vec::new() } else { keyword.search(&unknown, CANDIDATES)? };
     let state = engine.read();
     let Some(allowed) = allowed(&state, request, indexed, next, now) else { return Ok(Vec::new()) };
     let terms: Vec<Asked> = analyzer
-        .query_terms(&request.query)
+        .query_terms(&question.text)
         .into_iter()
         .map(|term| Asked {
             term,
             kin: if vector.is_some() { state.vocabulary.near(term) } else { Vec::new() },
         })
         .collect();
-    let records = lexical(&state, &state.records, &terms, &allowed, Some);
-    let passages = lexical(&state, &state.passages, &terms, &allowed, |unit| state.table.passage_owner(unit));
+    let records = lexical(&state, &state.records, (&terms, RECORD), &allowed, Some);
+    let owner = |unit| state.table.passage_owner(unit);
+    let passages = lexical(&state, &state.passages, (&terms, PASSAGE), &allowed, owner);
     let passages = with_whole(&state, passages, &records);
     let mut legs = vec![
         Leg { name: "lexical_record", weight: WEIGHTS.record, floor: 0.0, scores: records },
@@ -114,7 +118,7 @@ pub(super) fn recall(
         legs.push(Leg { name: "keyword", weight: WEIGHTS.keyword, floor: 0.0, scores });
     }
     if let Some(vector) = vector {
-        let scores = dense(&state, vector, &allowed, &legs)?;
+        let scores = dense(&state, (&question, vector), &allowed, &legs)?;
         legs.push(Leg { name: "dense", weight: WEIGHTS.dense, floor: FLOOR, scores });
     }
     let spans = time::mentioned(&request.query, now);
@@ -186,12 +190,12 @@ fn stood(state: &State, ordinal: u32, at: i64) -> bool {
 fn lexical(
     state: &State,
     lexicon: &Lexicon,
-    terms: &[Asked],
+    (terms, bm25): (&[Asked], Bm25),
     allowed: &Allowed,
     owner: impl Fn(u32) -> Option<u32>,
 ) -> Scores {
     let mut scores = Vec::new();
-    lexicon.score(terms, Bm25::default(), &mut scores);
+    lexicon.score(terms, bm25, &mut scores);
     let mut best = Best::default();
     for (first, block) in (0_u32..).step_by(BLOCK).zip(scores.chunks(BLOCK)) {
         // Without a branch for each, so that a block in which nothing is good enough costs next to nothing.
@@ -244,7 +248,12 @@ fn with_whole(state: &State, mut passages: Scores, records: &Scores) -> Scores {
 
 /// Compares the question with every span of the records that words or whole vectors brought up. Looking at these
 /// alone finds what looking at every span of every record finds, at a hundredth of the cost.
-fn dense(state: &State, vector: &[f32], allowed: &Allowed, legs: &[Leg]) -> Result<Scores, MemoryError> {
+fn dense(
+    state: &State,
+    (question, vector): (&Question<'_>, &[f32]),
+    allowed: &Allowed,
+    legs: &[Leg],
+) -> Result<Scores, MemoryError> {
     let (Some(records), Some(spans)) = (&state.vectors, &state.spans) else { return Ok(Scores::new()) };
     let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS)?;
     let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
@@ -257,10 +266,15 @@ fn dense(state: &State, vector: &[f32], allowed: &Allowed, legs: &[Leg]) -> Resu
         let Some(row) = state.table.row(ordinal) else { continue };
         // The vector of a whole text speaks for a text of one span only: it blurs longer ones.
         let best = if row.parts.spans == 0 {
-            records.product(ordinal, vector).ok().flatten()
+            let product = records.product(ordinal, vector).ok().flatten();
+            product.map(|product| product + question.favour(state.marks.whole(ordinal, row.first_span)))
         } else {
             let all = row.first_span..row.first_span + u32::from(row.parts.spans);
-            all.filter_map(|span| spans.product(span, vector).ok().flatten()).max_by(f32::total_cmp)
+            let one = |span| {
+                let product = spans.product(span, vector).ok().flatten()?;
+                Some(product + question.favour(state.marks.span(ordinal, span)))
+            };
+            all.filter_map(one).max_by(f32::total_cmp)
         };
         scores.extend(best.map(|best| (ordinal, best)));
     }
@@ -308,12 +322,12 @@ fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain
             *score *= 1.0 + TIME * time::closeness(spans, Millis(at));
         }
     }
-    let best = top(&fused, CIRCLE.max(limit));
+    let best = top(&fused, circle::MOST.max(limit));
     let mut hits: Vec<Hit> = best
         .into_iter()
         .map(|ordinal| Hit { ordinal, score: fused.get(&ordinal).copied().unwrap_or(0.0), explain: None })
         .collect();
-    lend(state, &mut hits);
+    circle::lend(state, &mut hits);
     // Between equals the later one: it was said more recently.
     hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(b.ordinal.cmp(&a.ordinal)));
     hits.truncate(limit);
@@ -323,38 +337,6 @@ fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain
         }
     }
     hits
-}
-
-/// A question about several things that belong together finds one of them best; the others are near that one.
-fn lend(state: &State, hits: &mut [Hit]) {
-    let Some(store) = &state.vectors else { return };
-    let circle = hits.len().min(CIRCLE);
-    let ordinals: Vec<u32> = hits.iter().take(circle).map(|hit| hit.ordinal).collect();
-    if circle < 2 {
-        return;
-    }
-    let Ok(likeness) = store.likeness(&ordinals) else { return };
-    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-    for (at, (hit, row)) in hits.iter_mut().zip(&likeness).enumerate() {
-        if !state.embedded.contains(hit.ordinal) {
-            // Without a vector yet it is like nothing, and nothing is like it.
-            continue;
-        }
-        let (mut lent, mut all) = (0.0, 0.0);
-        for (other, (score, likeness)) in scores.iter().zip(row).enumerate() {
-            if other != at {
-                // At most e^20, so that no sum overflows.
-                let weight = (likeness / WIDTH).exp();
-                lent += weight * score;
-                all += weight;
-            }
-        }
-        hit.score = (1.0 - LENT) * hit.score + LENT * lent / all;
-    }
-    // Those outside the circle must not pass those inside.
-    for hit in hits.iter_mut().skip(circle) {
-        hit.score *= 1.0 - LENT;
-    }
 }
 
 fn explanation(state: &State, legs: &[Leg], spans: &[time::Span], ordinal: u32) -> Explain {

@@ -386,6 +386,54 @@ async fn a_rebuilt_index_gives_the_same_answers() {
 }
 
 #[tokio::test]
+async fn a_question_that_counts_back_finds_what_was_told_on_its_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = open(folder.path()).await;
+    let plain = "We bought lamps, chairs, tables, shelves and curtains.";
+    let told = "We bought lamps, chairs, tables, shelves and curtains today.";
+    for text in [told, plain] {
+        memory.remember(draft(text)).await.unwrap();
+    }
+    settled(&memory).await;
+    // The longer one is a little further away.
+    assert_eq!(found(&memory, ask("which lamps were bought")).await, [plain, told]);
+    let back = ask("which lamps were bought ten days ago");
+    assert_eq!(found(&memory, back.clone()).await, [told, plain]);
+    memory.close().await;
+    drop(memory);
+    let memory = open(folder.path()).await;
+    assert_eq!(found(&memory, back).await, [told, plain]);
+    memory.close().await;
+}
+
+#[tokio::test]
+async fn an_index_folder_without_marks_gets_them_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = open(folder.path()).await;
+    // So many that the end merges their postings, and the next start reads no text for those.
+    for part in 0..3 {
+        let text =
+            |number| format!("Lamp {part}-{number} came today. Where should lamp {number} stand, I wonder?");
+        memory.remember_all((0..700).map(|number| draft(&text(number))).collect()).await.unwrap();
+    }
+    memory.close().await;
+    drop(memory);
+    let marks = folder.path().join("index/marks");
+    let whole = std::fs::read(&marks).unwrap();
+    for old in [None, Some("PTLKMRK0 and what it had"), Some("")] {
+        std::fs::remove_file(&marks).unwrap();
+        old.iter().for_each(|old| std::fs::write(&marks, old).unwrap());
+        let memory = open(folder.path()).await;
+        let repairs = memory.stats().await.unwrap().repairs;
+        assert_eq!(repairs.len(), usize::from(old.is_some()), "{repairs:?}");
+        assert!(repairs.iter().all(|line| line.contains("marks")), "nothing else was made anew: {repairs:?}");
+        memory.close().await;
+        drop(memory);
+        assert_eq!(std::fs::read(&marks).unwrap(), whole);
+    }
+}
+
+#[tokio::test]
 async fn secrets_never_enter() {
     let folder = tempfile::tempdir().unwrap();
     let memory = open(folder.path()).await;
