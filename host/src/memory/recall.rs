@@ -17,6 +17,7 @@ use super::{
     request::{Explain, Filter, RecallRequest},
     table::{NEVER, moment},
     text::Analyzer,
+    vectors::Store,
 };
 
 mod circle;
@@ -266,12 +267,12 @@ fn dense(
         let Some(row) = state.table.row(ordinal) else { continue };
         // The vector of a whole text speaks for a text of one span only: it blurs longer ones.
         let best = if row.parts.spans == 0 {
-            let product = records.product(ordinal, vector).ok().flatten();
-            product.map(|product| product + question.favour(state.marks.whole(ordinal, row.first_span)))
+            cosine(records, ordinal, vector)
+                .map(|product| product + question.favour(state.marks.whole(ordinal, row.first_span)))
         } else {
             let all = row.first_span..row.first_span + u32::from(row.parts.spans);
             let one = |span| {
-                let product = spans.product(span, vector).ok().flatten()?;
+                let product = cosine(spans, span, vector)?;
                 Some(product + question.favour(state.marks.span(ordinal, span)))
             };
             all.filter_map(one).max_by(f32::total_cmp)
@@ -279,6 +280,12 @@ fn dense(
         scores.extend(best.map(|best| (ordinal, best)));
     }
     Ok(scores)
+}
+
+/// The cosine of the question and a unit, if that has a vector that can be read.
+fn cosine(store: &Store, unit: u32, vector: &[f32]) -> Option<f32> {
+    let found = store.product(unit, vector);
+    found.inspect_err(|error| tracing::warn!(%error, "a vector is left out of recall")).ok().flatten()
 }
 
 fn top(scores: &Scores, most: usize) -> Vec<u32> {
