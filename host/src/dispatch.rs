@@ -146,6 +146,7 @@ mod tests {
             format: Format::Text,
             logprobs: None,
             keep_alive: None,
+            resume: Vec::new(),
         }
     }
 

@@ -137,6 +137,10 @@ pub struct Job {
     pub logprobs: Option<u8>,
     /// `None`: the node's default.
     pub keep_alive: Option<KeepAlive>,
+    /// Tokens of the answer that exist already, made elsewhere. The answer goes on after them as if they had been
+    /// made here; they count against `max_tokens`. Its text begins at the beginning again, so that whoever asks
+    /// can check it and pass over what they have; its token ids and log-probabilities do not.
+    pub resume: Vec<u32>,
 }
 
 /// Log-probability of one token.
@@ -190,6 +194,9 @@ pub enum Event {
         text: String,
         /// One entry per token, when asked for.
         logprobs: Vec<TokenLogprob>,
+        /// The ids of the tokens that `logprobs` is or would be about. All ids given so far are what
+        /// [`Job::resume`] takes. Empty where the ids are not known, then nothing can be resumed.
+        tokens: Vec<u32>,
     },
     /// The end; nothing follows.
     Done {
@@ -306,8 +313,9 @@ impl Reply {
         let mut answer = Answer::default();
         while let Some(event) = self.next().await {
             match event? {
-                Event::Text { text, logprobs } => {
+                Event::Text { text, logprobs, tokens } => {
                     answer.text.push_str(&text);
+                    answer.tokens.extend(tokens);
                     answer.logprobs.extend(logprobs);
                 }
                 Event::Done { reason, usage } => {
@@ -328,6 +336,8 @@ pub struct Answer {
     pub text: String,
     /// One entry per token, when asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// The ids of its tokens, where they are known; the ending one is left out.
+    pub tokens: Vec<u32>,
     /// Why it ended.
     pub reason: FinishReason,
     /// What it took.
@@ -339,6 +349,7 @@ impl Default for Answer {
         Self {
             text: String::new(),
             logprobs: Vec::new(),
+            tokens: Vec::new(),
             reason: FinishReason::Stop,
             usage: Usage::default(),
         }

@@ -57,7 +57,7 @@ impl Running {
             None => self.reply.next().await.unwrap_or_else(|| Err(broke_off())),
         };
         match event {
-            Ok(Event::Text { text, logprobs }) => Ok(Step::Text(text, logprobs)),
+            Ok(Event::Text { text, logprobs, .. }) => Ok(Step::Text(text, logprobs)),
             Ok(Event::Done { reason, usage }) => {
                 api.metrics.finished(&usage);
                 Ok(Step::Done(reason, usage))

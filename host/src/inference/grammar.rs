@@ -158,6 +158,19 @@ fn styled(schema: Json) -> Result<Json, &'static str> {
 }
 
 impl Grammar {
+    /// Takes the tokens that an answer has already, at least one.
+    pub(super) fn replay(mut self, tokens: &[u32]) -> Advanced {
+        let Some((&last, before)) = tokens.split_last() else {
+            return Advanced::Failed("an answer of no tokens was to be resumed".into());
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| self.matcher.consume_tokens(before)));
+        match result {
+            Ok(Ok(())) => self.advance(last),
+            Ok(Err(error)) => Advanced::Failed(first_line(&error.to_string())),
+            Err(_) => Advanced::Failed("the grammar library failed".into()),
+        }
+    }
+
     /// Takes a token of the answer.
     fn advance(mut self, token: u32) -> Advanced {
         let result = catch_unwind(AssertUnwindSafe(|| {

@@ -19,7 +19,6 @@ use super::{
     embed::{self, EmbedRequest, Embedded, EmbedderInfo, Embeds},
     engine::{self, Files, Loader},
     keeper::Keeper,
-    prepare::Prepared,
     pull::Puller,
     runner::{Sent, Shared},
     scheduler::Work,
@@ -99,22 +98,8 @@ impl Inner {
             let asked = job.clone();
             let prepared = runner.frontend.blocking(move |f| f.prepare(&asked)).await?;
             let (events, reply) = Reply::channel(self.node.clone(), Mode::Local);
-            let Prepared { tokens, limit, sampler, stops, logprobs, fresh, grammar } = prepared;
             let tokenizer = runner.frontend.tokenizer().clone();
-            let work = Work {
-                tokens,
-                limit,
-                sampler,
-                tokenizer,
-                stops,
-                logprobs,
-                fresh,
-                grammar,
-                events,
-                lease,
-                submitted,
-                load,
-            };
+            let work = Work { prepared, tokenizer, events, lease, submitted, load };
             match runner.send(work) {
                 Sent::Queued => return Ok(reply),
                 Sent::Full => return Err(JobError::Busy { queued: 0, retry_after: Duration::from_secs(1) }),

@@ -16,13 +16,13 @@ use potluck_kernels::{
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
-    grammar::{Grammar, GrammarFactory},
-    scheduler::text::{MAX_STOP_LEN, MAX_STOPS},
+    grammar::{Advanced, Grammar, GrammarFactory},
+    scheduler::text::{MAX_STOP_LEN, MAX_STOPS, TextOut},
     template::{ChatTemplate, TemplateError, Words},
 };
 use crate::{
     allowance,
-    job::{Format, Input, Job, JobError},
+    job::{FinishReason, Format, Input, Job, JobError},
 };
 
 /// How long a prompt may be prepared.
@@ -54,12 +54,17 @@ pub(super) struct Frontend {
 /// A job that can be queued.
 #[derive(Debug)]
 pub(super) struct Prepared {
+    /// The prompt, and of the answer what was made elsewhere.
     pub(super) tokens: Vec<u32>,
+    /// How many of them are the prompt.
+    pub(super) prompt: usize,
     pub(super) limit: usize,
     pub(super) sampler: Sampler,
-    pub(super) stops: Vec<String>,
-    pub(super) logprobs: bool,
-    pub(super) fresh: bool,
+    pub(super) text: TextOut,
+    /// The text of what was made elsewhere.
+    pub(super) said: String,
+    /// With what was made elsewhere the answer has ended.
+    pub(super) ended: Option<FinishReason>,
     pub(super) grammar: Option<(Grammar, Vec<u32>)>,
 }
 
@@ -165,20 +170,46 @@ impl Frontend {
         let mut sampling = job.sampling.clone();
         sampling.top_logprobs = job.logprobs.map_or(0, usize::from);
         let sampler = Sampler::new(sampling, self.vocab).map_err(|e| refuse_sampling(&e))?;
-        let tokens = self.tokens(job, self.context)?;
+        let mut tokens = self.tokens(job, self.context)?;
+        let prompt = tokens.len();
         let most = job.max_tokens.map(|n| n as usize);
-        let needed = tokens.len().saturating_add(most.unwrap_or(1));
-        if tokens.len() >= self.context || needed > self.context {
-            return Err(self.too_long(needed.max(tokens.len() + 1)));
+        self.check_resume(job, most)?;
+        let needed = prompt.saturating_add(most.unwrap_or(1).max(job.resume.len()));
+        if prompt >= self.context || needed > self.context {
+            return Err(self.too_long(needed.max(prompt + 1)));
         }
-        let limit = most.map_or(self.context, |n| tokens.len() + n);
+        let limit = most.map_or(self.context, |n| prompt + n);
         let grammar = self.grammar(&job.format)?;
         let fresh = match &job.input {
             Input::Chat { .. } => true,
             Input::Text { text, .. } => text.is_empty(),
             Input::Tokens(_) => false,
         };
-        Ok(Prepared { tokens, limit, sampler, stops, logprobs: job.logprobs.is_some(), fresh, grammar })
+        let mut text = TextOut::new(self.tokenizer.clone(), fresh, stops, job.logprobs.is_some());
+        let (said, stopped) = text.replay(&job.resume);
+        tokens.extend_from_slice(&job.resume);
+        // In the order in which a running answer looks at them.
+        let ended = if stopped {
+            Some(FinishReason::Stop)
+        } else {
+            (tokens.len() >= limit).then_some(FinishReason::Length)
+        };
+        let mut prepared = Prepared { tokens, prompt, limit, sampler, text, said, ended, grammar };
+        if ended.is_none() && !job.resume.is_empty() {
+            prepared.resume_grammar(&job.resume)?;
+        }
+        Ok(prepared)
+    }
+
+    fn check_resume(&self, job: &Job, most: Option<usize>) -> Result<(), JobError> {
+        if let Some(id) = job.resume.iter().find(|&&id| id as usize >= self.vocab) {
+            let reason = format!("token {id} is not in the vocabulary of {} tokens", self.vocab);
+            return Err(invalid("resume", &reason));
+        }
+        if most.is_some_and(|most| job.resume.len() > most) {
+            return Err(invalid("resume", "it has more tokens than max_tokens allows"));
+        }
+        Ok(())
     }
 
     /// The prompt's tokens, at most `most` of them.
@@ -270,6 +301,21 @@ impl Frontend {
                 JobError::ModelUnusable { model: self.name.clone(), reason: error.to_string() }
             }
         }
+    }
+}
+
+impl Prepared {
+    /// Takes the grammar to where the answer is.
+    fn resume_grammar(&mut self, made: &[u32]) -> Result<(), JobError> {
+        let Some((grammar, _)) = self.grammar.take() else { return Ok(()) };
+        match grammar.replay(made) {
+            Advanced::Allowed(grammar, mask) => self.grammar = Some((grammar, mask)),
+            Advanced::Complete => self.ended = Some(FinishReason::Stop),
+            Advanced::Failed(reason) => {
+                return Err(invalid("resume", &format!("the tokens do not follow the format: {reason}")));
+            }
+        }
+        Ok(())
     }
 }
 

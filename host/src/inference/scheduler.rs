@@ -162,9 +162,9 @@ impl<C: Core> Scheduler<C> {
         self.next_id += 1;
         let sequence = Sequence::new(id, *work);
         add(&self.setup.cells.prompt_tokens, sequence.prompt);
-        if sequence.tokens.len() >= sequence.limit {
+        if let Some(reason) = sequence.ended {
             add(&self.setup.cells.completed, 1);
-            sequence.finish(FinishReason::Length).deliver(&self.setup.runtime);
+            sequence.finish(reason).deliver(&self.setup.runtime);
         } else {
             self.waiting.push_back(sequence);
         }
@@ -188,7 +188,7 @@ impl<C: Core> Scheduler<C> {
         while self.running.len() < self.parallel {
             let Some(mut sequence) = self.waiting.pop_front() else { return };
             let (pages, matched) = self.pool.lookup_prefix(&sequence.tokens);
-            let first_time = sequence.tokens.len() == sequence.prompt;
+            let first_time = sequence.tokens.len() == sequence.prompt + sequence.resumed;
             sequence.pages = pages;
             sequence.computed = matched;
             let need = PagePool::pages_for(sequence.tokens.len()).saturating_sub(sequence.pages.len());
@@ -202,7 +202,8 @@ impl<C: Core> Scheduler<C> {
                 sequence.pages.extend(self.pool.alloc());
             }
             if first_time && sequence.usage.cached_tokens == 0 {
-                sequence.usage.cached_tokens = u32::try_from(matched).unwrap_or(u32::MAX);
+                sequence.usage.cached_tokens =
+                    u32::try_from(matched.min(sequence.prompt)).unwrap_or(u32::MAX);
                 add(&self.setup.cells.cached_tokens, matched);
             }
             sequence.start();
@@ -281,7 +282,8 @@ impl<C: Core> Scheduler<C> {
     fn end(&mut self, mut sequence: Sequence, end: Result<FinishReason, JobError>) {
         sequence.release(&mut self.pool);
         let cells = &self.setup.cells;
-        add(&cells.completion_tokens, usize::try_from(sequence.usage.completion_tokens).unwrap_or(0));
+        let made = usize::try_from(sequence.usage.completion_tokens).unwrap_or(0);
+        add(&cells.completion_tokens, made.saturating_sub(sequence.resumed));
         let ended = match end {
             Ok(reason) => {
                 add(&cells.completed, 1);

@@ -1,6 +1,7 @@
 //! Jobs through the whole of inference, with a real model.
 
 mod prompts;
+mod resume;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -178,6 +178,7 @@ async fn answer(api: &Api, ask: Ask, input: Input, shape: Shape) -> Result<Respo
         format: ask.format.clone(),
         logprobs: None,
         keep_alive: ask.keep_alive,
+        resume: Vec::new(),
     };
     let reply = api.submit(job).await?;
     let (node, mode) = (reply.node.clone(), reply.mode);

@@ -96,6 +96,7 @@ impl Ask {
                     format: self.format.clone(),
                     logprobs: self.logprobs,
                     keep_alive: self.keep_alive,
+                    resume: Vec::new(),
                 };
                 replies.push(api.submit(job).await.map_err(|error| rename(error, field))?);
             }

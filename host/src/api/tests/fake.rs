@@ -61,7 +61,7 @@ impl Desk for Fake {
             tokio::spawn(async move {
                 let long = JobError::ContextLengthExceeded { model: "long".into(), needed: 9, available: 4 };
                 if job.model == "slow" {
-                    let first = Event::Text { text: "one".into(), logprobs: vec![] };
+                    let first = Event::Text { text: "one".into(), logprobs: vec![], tokens: vec![] };
                     let _ = sender.send(Ok(first)).await;
                     sender.closed().await;
                     dropped.notify_one();
@@ -85,7 +85,8 @@ impl Desk for Fake {
                         }],
                         None => vec![],
                     };
-                    let _ = sender.send(Ok(Event::Text { text: part.into(), logprobs })).await;
+                    let event = Event::Text { text: part.into(), logprobs, tokens: vec![] };
+                    let _ = sender.send(Ok(event)).await;
                     if job.model == "breaks" {
                         let _ = sender.send(Err(JobError::Internal { reason: "boom".into() })).await;
                         return;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::text::TextOut;
 use crate::{
-    inference::{grammar::Grammar, lease::Lease},
+    inference::{grammar::Grammar, lease::Lease, prepare::Prepared},
     job::{Event, FinishReason, JobError, Usage},
 };
 
@@ -19,17 +19,8 @@ const STALL_LIMIT: Duration = Duration::from_secs(300);
 
 /// A job that is ready for the engine: checked, rendered, counted.
 pub(in crate::inference) struct Work {
-    pub(in crate::inference) tokens: Vec<u32>,
-    /// Most tokens of prompt and answer together.
-    pub(in crate::inference) limit: usize,
-    pub(in crate::inference) sampler: Sampler,
+    pub(in crate::inference) prepared: Prepared,
     pub(in crate::inference) tokenizer: Arc<Tokenizer>,
-    pub(in crate::inference) stops: Vec<String>,
-    pub(in crate::inference) logprobs: bool,
-    /// The answer starts a text of its own.
-    pub(in crate::inference) fresh: bool,
-    /// The grammar, and the tokens it allows first.
-    pub(in crate::inference) grammar: Option<(Grammar, Vec<u32>)>,
     pub(in crate::inference) events: Sender<Result<Event, JobError>>,
     /// Keeps the model loaded and the job counted.
     pub(in crate::inference) lease: Lease,
@@ -54,7 +45,11 @@ pub(super) struct Sequence {
     /// Prompt and answer so far.
     pub(super) tokens: Vec<u32>,
     pub(super) prompt: usize,
+    /// Tokens of the answer that were made elsewhere.
+    pub(super) resumed: usize,
     pub(super) limit: usize,
+    /// The answer was complete when it came.
+    pub(super) ended: Option<FinishReason>,
     /// Tokens whose keys and values are in the cache.
     pub(super) computed: usize,
     pub(super) pages: Vec<PageId>,
@@ -76,20 +71,29 @@ pub(super) struct Sequence {
 
 impl Sequence {
     pub(super) fn new(id: u64, work: Work) -> Self {
-        let text = TextOut::new(work.tokenizer.clone(), work.fresh, work.stops, work.logprobs);
-        let prompt_tokens = u32::try_from(work.tokens.len()).unwrap_or(u32::MAX);
-        let constraint = match work.grammar {
+        let Prepared { tokens, prompt, limit, sampler, text, said, ended, grammar } = work.prepared;
+        let resumed = tokens.len().saturating_sub(prompt);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let usage = Usage {
+            prompt_tokens: count(prompt),
+            completion_tokens: count(resumed),
+            load: work.load,
+            ..Usage::default()
+        };
+        let constraint = match grammar {
             Some((grammar, mask)) => Constraint::Allowed(grammar, mask),
             None => Constraint::Free,
         };
-        Self {
+        let mut sequence = Self {
             id,
-            prompt: work.tokens.len(),
-            tokens: work.tokens,
-            limit: work.limit,
+            prompt,
+            resumed,
+            tokens,
+            limit,
+            ended,
             computed: 0,
             pages: Vec::new(),
-            sampler: work.sampler,
+            sampler,
             tokenizer: work.tokenizer,
             text,
             constraint,
@@ -97,11 +101,15 @@ impl Sequence {
             blocked: None,
             events: work.events,
             lease: work.lease,
-            usage: Usage { prompt_tokens, load: work.load, ..Usage::default() },
+            usage,
             submitted: work.submitted,
             started: None,
             first_token: None,
+        };
+        if !said.is_empty() {
+            sequence.send(Event::Text { text: said, logprobs: Vec::new(), tokens: Vec::new() });
         }
+        sequence
     }
 
     /// Whether the caller went away, or takes nothing for too long.

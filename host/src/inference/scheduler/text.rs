@@ -17,14 +17,25 @@ pub(crate) const MAX_STOP_LEN: usize = 1024;
 
 /// Collects an answer's tokens and gives out text that can no longer become part of a stop sequence.
 #[derive(Debug)]
-pub(super) struct TextOut {
+pub(in crate::inference) struct TextOut {
     tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
     stops: Vec<String>,
     /// Text not given out yet.
     held: String,
-    /// Log-probabilities not given out yet, each with the place in `held` where its token's text starts.
-    logprobs: Option<Vec<(usize, TokenLogprob)>>,
+    /// Tokens not given out yet.
+    pending: Vec<Pending>,
+    logprobs: bool,
+}
+
+/// A token whose text has not been given out.
+#[derive(Debug)]
+struct Pending {
+    /// The place in `held` where its text starts.
+    start: usize,
+    token: u32,
+    /// When asked for.
+    logprob: Option<TokenLogprob>,
 }
 
 /// What a token led to.
@@ -38,14 +49,37 @@ pub(super) enum Pushed {
 
 impl TextOut {
     /// `fresh`: the answer starts a text of its own, so a tokenizer's artificial leading space is dropped.
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, fresh: bool, stops: Vec<String>, logprobs: bool) -> Self {
+    pub(in crate::inference) fn new(
+        tokenizer: Arc<Tokenizer>,
+        fresh: bool,
+        stops: Vec<String>,
+        logprobs: bool,
+    ) -> Self {
         let detokenizer = if fresh {
             Detokenizer::new(tokenizer.clone(), true)
         } else {
             Detokenizer::continuing(tokenizer.clone(), true)
         };
-        let logprobs = logprobs.then(Vec::new);
-        Self { tokenizer, detokenizer, stops, held: String::new(), logprobs }
+        Self { tokenizer, detokenizer, stops, held: String::new(), pending: Vec::new(), logprobs }
+    }
+
+    /// Takes tokens that were made elsewhere: their text is given out once more, their ids and log-probabilities
+    /// are not. True when a stop sequence was met.
+    pub(in crate::inference) fn replay(&mut self, tokens: &[u32]) -> (String, bool) {
+        let mut said = String::new();
+        for &token in tokens {
+            let piece = self.detokenizer.push(token);
+            self.held.push_str(&piece);
+            let stop = self.stop_at();
+            let ready = stop.unwrap_or_else(|| self.held.len() - self.possible_stop());
+            let rest = self.held.split_off(ready);
+            said.push_str(&std::mem::replace(&mut self.held, rest));
+            if stop.is_some() {
+                self.held.clear();
+                return (said, true);
+            }
+        }
+        (said, false)
     }
 
     /// Takes the next token.
@@ -53,14 +87,11 @@ impl TextOut {
         let start = self.held.len();
         let piece = self.detokenizer.push(sampled.token);
         self.held.push_str(&piece);
-        if let Some(logprobs) = &mut self.logprobs {
-            logprobs.push((start, describe(&self.tokenizer, sampled)));
-        }
+        let logprob = self.logprobs.then(|| describe(&self.tokenizer, sampled));
+        self.pending.push(Pending { start, token: sampled.token, logprob });
         if let Some(at) = self.stop_at() {
             self.held.truncate(at);
-            if let Some(logprobs) = &mut self.logprobs {
-                logprobs.retain(|(start, _)| *start < at);
-            }
+            self.pending.retain(|p| p.start < at);
             return Pushed::Stopped(self.give(at));
         }
         let ready = self.held.len() - self.possible_stop();
@@ -89,19 +120,24 @@ impl TextOut {
             .map_or(0, str::len)
     }
 
-    /// Gives out the first `len` bytes of the held text, and the log-probabilities of tokens that start in them.
+    /// Gives out the first `len` bytes of the held text, and the ids and log-probabilities of tokens that start in
+    /// them. A token whose text is all held back is not among them: nothing of it has been said yet.
     fn give(&mut self, len: usize) -> Option<Event> {
+        if len == 0 && !self.logprobs {
+            return None;
+        }
         let rest = self.held.split_off(len);
         let text = std::mem::replace(&mut self.held, rest);
-        let mut logprobs = Vec::new();
-        if let Some(pending) = &mut self.logprobs {
-            // With nothing held back, tokens without text (half a character) are given out as well.
-            let all = self.held.is_empty();
-            let ready = pending.iter().take_while(|(start, _)| all || *start < len).count();
-            logprobs.extend(pending.drain(..ready).map(|(_, logprob)| logprob));
-            pending.iter_mut().for_each(|(start, _)| *start = start.saturating_sub(len));
+        // With nothing held back, tokens without text (half a character) are given out as well.
+        let all = self.held.is_empty();
+        let ready = self.pending.iter().take_while(|p| all || p.start < len).count();
+        let (mut tokens, mut logprobs) = (Vec::with_capacity(ready), Vec::new());
+        for given in self.pending.drain(..ready) {
+            tokens.push(given.token);
+            logprobs.extend(given.logprob);
         }
-        (!text.is_empty() || !logprobs.is_empty()).then_some(Event::Text { text, logprobs })
+        self.pending.iter_mut().for_each(|p| p.start = p.start.saturating_sub(len));
+        (!text.is_empty() || !tokens.is_empty()).then_some(Event::Text { text, logprobs, tokens })
     }
 }
 

@@ -79,6 +79,7 @@ pub(super) fn text(text: &str) -> Job {
         format: Format::Text,
         logprobs: None,
         keep_alive: None,
+        resume: Vec::new(),
     }
 }
 
