@@ -18,6 +18,7 @@ pub mod gguf;
 pub mod http;
 pub mod hub;
 pub mod load;
+pub mod netlab;
 pub mod node;
 pub mod process;
 pub mod python;
