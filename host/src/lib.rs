@@ -11,6 +11,7 @@ pub mod job;
 pub mod memory;
 pub mod mesh;
 pub mod node;
+pub mod pool;
 
 /// Counts what a thread holds where its input decides how much that is.
 #[global_allocator]

@@ -99,6 +99,11 @@ impl Signer {
         Ok(Self::from_seed(seed))
     }
 
+    /// The seed the key was made of: whoever has it is this machine.
+    pub(crate) fn seed(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// The machine this key speaks for.
     pub fn node(&self) -> NodeId {
         NodeId(self.0.verifying_key().to_bytes())

@@ -1,0 +1,4 @@
+//! The protocols between machines.
+
+pub mod job;
+pub mod link;

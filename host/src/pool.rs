@@ -1,0 +1,3 @@
+//! Machines that share what they have.
+
+pub mod trusted;
