@@ -1,8 +1,17 @@
 //! Who answers a job: mode guard → candidates → provider, and the next one when the first fails before it has
 //! said anything.
 
+pub mod canary;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod health;
+pub mod load;
 pub mod local;
+pub mod pool;
 pub mod provider;
+pub mod serve;
+pub mod several;
+pub mod share;
 
 use std::sync::Arc;
 
@@ -74,15 +83,17 @@ impl Dispatcher {
     /// The mode guard: providers whose circle lies within the mode. A mode whose own circle has no provider is
     /// refused, so that a caller never believes to be in a pool that is not there.
     fn candidates(&self, mode: Mode) -> Result<Vec<&SharedProvider>, JobError> {
-        if !self.providers.iter().any(|p| p.circle() == mode) {
+        if !self.providers.iter().any(|p| p.circle() == mode && p.there()) {
             let reason = match mode {
                 Mode::Local => "this node runs no models itself",
-                Mode::Trusted => "no trusted pool is configured on this node",
+                Mode::Trusted => {
+                    "this machine is in no trusted pool; found one with `potluck pool create NAME`, or join one with `potluck join INVITE`"
+                }
                 Mode::Public => "the public pool is not switched on on this node",
             };
             return Err(JobError::ModeUnavailable { mode, reason: reason.into() });
         }
-        Ok(self.providers.iter().filter(|p| p.circle() <= mode).collect())
+        Ok(self.providers.iter().filter(|p| p.circle() <= mode && p.there()).collect())
     }
 }
 

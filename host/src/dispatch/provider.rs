@@ -21,6 +21,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// The circle this provider belongs to; a job whose mode is narrower is never given to it.
     fn circle(&self) -> Mode;
 
+    /// Whether its circle is there at all: a pool that this machine is in.
+    fn there(&self) -> bool {
+        true
+    }
+
     /// The node that answers, for `x-potluck-node`.
     fn node(&self) -> &str;
 
