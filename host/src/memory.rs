@@ -15,14 +15,16 @@ use tokio::sync::mpsc;
 use crate::identity::Signer;
 
 mod arrivals;
-mod atomic;
+pub(crate) mod atomic;
 mod digest;
 mod engine;
+mod feed;
 mod handle;
 mod keeper;
 mod marks;
 mod recall;
 mod reindex;
+mod replica;
 mod show;
 mod spans;
 mod table;
@@ -39,10 +41,12 @@ pub mod passages;
 pub mod record;
 pub mod redact;
 pub mod request;
+pub mod sync;
 pub mod text;
 pub mod vectors;
 
 pub use embed::{Embedder, Lane};
+pub use log::{Report, Verifying};
 pub use record::{Draft, Kind, Millis, RecordId};
 pub use request::{
     Briefing, Change, Explain, Filter, ForgetRequest, Forgotten, Found, ImportError, Imported, Item,
@@ -261,6 +265,23 @@ impl Memory {
     /// at the end.
     pub fn reindex(&self) -> mpsc::Receiver<Result<(u64, u64), MemoryError>> {
         self.inner.reindex()
+    }
+
+    /// Checks every byte and every signature of the log; the receiver gets how far it is, and the report at the end.
+    pub fn verify(&self) -> mpsc::Receiver<Result<Verifying, MemoryError>> {
+        self.inner.verify()
+    }
+}
+
+impl Memory {
+    /// The memory as replication sees it. The first call reads the log through once.
+    ///
+    /// # Errors
+    /// [`MemoryError::Log`] when the log cannot be read.
+    pub async fn replica(&self) -> Result<Arc<dyn sync::Replica>, MemoryError> {
+        replica::Shared::of(Arc::clone(&self.inner))
+            .await
+            .map(|shared| Arc::new(shared) as Arc<dyn sync::Replica>)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 pub(super) const TEMPORARY: &str = "tmp";
 
 /// Writes a file under a temporary name, makes it durable and gives it its name.
-pub(super) fn write(
+pub(crate) fn write(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {

@@ -21,6 +21,7 @@ use super::{
     clock::{Clock, Stamp},
     digest::{Digested, digest, marks},
     embed::Embedder,
+    feed::Feed,
     keyword::Keyword,
     lexicon::{Lexicon, Segment},
     log::{Location, Log, LogError, Options, Reader, Recovery},
@@ -76,6 +77,8 @@ pub(super) struct Engine {
     pub(super) log_bytes: AtomicU64,
     /// Up to which ordinal the text index has seen all, those without a text included.
     pub(super) indexed: AtomicU32,
+    /// What tells other machines of new entries.
+    pub(super) feed: Feed,
 }
 
 /// What only the writer holds.
@@ -167,6 +170,7 @@ impl Engine {
             keeping: Mutex::new(()),
             stale: AtomicBool::new(path(folder, Part::Stale).exists()),
             log_bytes: AtomicU64::new(folder_bytes(&path(folder, Part::Log))),
+            feed: Feed::default(),
         };
         let pen = Pen { clock: Clock::starting_at(opened.last), log, signer, arrivals: opened.arrivals };
         Ok((engine, pen))

@@ -18,7 +18,7 @@ use crate::identity::Signer;
 
 use super::{
     Briefing, Change, Draft, Embedder, Filter, ForgetRequest, Forgotten, Found, Item, Lane, MemoryError,
-    RecallRequest, Recalled, RecordId, Remembered, Stats,
+    RecallRequest, Recalled, RecordId, Remembered, Stats, Verifying,
     digest::digest,
     engine::{Engine, model_name},
     keeper, recall,
@@ -44,8 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) engine: Arc<Engine>,
-    tasks: mpsc::SyncSender<Task>,
-    wake: Arc<Notify>,
+    pub(super) tasks: mpsc::SyncSender<Task>,
+    pub(super) wake: Arc<Notify>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Running>,
 }
@@ -310,6 +310,17 @@ impl Inner {
 
     pub(super) fn reindex(&self) -> channel::Receiver<Result<(u64, u64), MemoryError>> {
         reindex::reindex(Arc::clone(&self.engine))
+    }
+
+    pub(super) fn verify(&self) -> channel::Receiver<Result<Verifying, MemoryError>> {
+        let (send, receive) = channel::channel(64);
+        let reader = self.engine.reader.clone();
+        tokio::task::spawn_blocking(move || {
+            let step = |done, all| drop(send.blocking_send(Ok(Verifying::Files(done, all))));
+            let outcome = reader.verify(step).map(Verifying::Done).map_err(MemoryError::from);
+            let _ = send.blocking_send(outcome);
+        });
+        receive
     }
 }
 

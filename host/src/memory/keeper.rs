@@ -280,7 +280,7 @@ async fn embed_words(engine: &Arc<Engine>) -> Result<bool, MemoryError> {
 fn waiting(engine: &Engine) -> Vec<(RecordId, Location)> {
     let state = engine.read();
     let mut pieces = 0;
-    let lacking = state.table.live() - &state.embedded;
+    let lacking = state.table.live() - &state.embedded - engine.feed.spared();
     let rows = lacking.iter().rev().filter_map(|ordinal| state.table.row(ordinal));
     rows.take_while(|row| {
         let before = pieces;

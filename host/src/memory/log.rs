@@ -29,7 +29,7 @@ pub use erase::Erased;
 pub use error::{Damage, Gap, LogError, Recovery, Torn};
 pub use read::Reader;
 pub use shelf::Location;
-pub use verify::{Problem, Report, Trouble};
+pub use verify::{Problem, Report, Trouble, Verifying};
 use write::Cursor;
 
 /// How a log is kept.
@@ -133,6 +133,14 @@ impl Log {
     /// As [`Reader::read_at`].
     pub fn read_at(&self, location: Location) -> Result<Entry, LogError> {
         self.reader.read_at(location)
+    }
+
+    /// Checks everything. See [`Reader::verify`].
+    ///
+    /// # Errors
+    /// As [`Reader::verify`].
+    pub fn verify(&self) -> Result<Report, LogError> {
+        self.reader.verify(|_, _| {})
     }
 
     /// Reads many entries. See [`Reader::for_each`].

@@ -304,6 +304,12 @@ impl State {
         })
     }
 
+    /// Whether the text of a version, seen or not, is to be erased.
+    pub fn is_doomed(&self, id: RecordId) -> bool {
+        let hard = |slot| self.graph.superseders(slot).any(|by| self.graph.at(by).is_hard());
+        self.graph.find(id).is_some_and(hard)
+    }
+
     /// Whether a version is live.
     pub fn is_live(&self, id: RecordId) -> bool {
         self.standing(id) == Some(Standing::Live)

@@ -230,6 +230,22 @@ impl Table {
         }
     }
 
+    /// Whether a known tombstone has the text of a version, known or not, erased.
+    pub(super) fn doomed(&self, id: RecordId) -> bool {
+        self.merge.is_doomed(id)
+    }
+
+    /// Versions whose text is here although a tombstone has it erased: an erasure was cut short.
+    pub(super) fn overdue(&self) -> Vec<RecordId> {
+        let texts = self.rows.iter().filter(|row| row.ended != NEVER && !row.tombstone && !row.erased);
+        texts.map(|row| row.id).filter(|id| self.doomed(*id)).collect()
+    }
+
+    /// The project of a version; the outer `None`: it is not here.
+    pub(super) fn project(&self, id: RecordId) -> Option<Option<&str>> {
+        self.by_id(id).map(|(_, row)| self.projects.name(row.project))
+    }
+
     /// When the first successor of a version was written.
     fn succeeded(&self, id: RecordId) -> i64 {
         let stamps = self.merge.superseded_by(id).into_iter().filter_map(|by| self.merge.stamp(by));

@@ -9,6 +9,8 @@ use std::{
 use super::*;
 use crate::dispatch::provider::BoxFuture;
 
+mod sync;
+
 /// Embeds texts by the words in them, so that the tests need no model file.
 #[derive(Debug, Default)]
 struct Words {

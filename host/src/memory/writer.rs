@@ -2,7 +2,7 @@
 //! only then answers.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, mpsc},
 };
 
@@ -19,8 +19,13 @@ use super::{
     },
     redact::Redaction,
     request::Remembered,
+    sync::{Verdict, judge::Hollows},
     text::Analyzer,
 };
+
+mod receive;
+
+pub(super) use receive::Received;
 
 /// Entries that share a flush at most.
 const GROUP: usize = 1_024;
@@ -47,6 +52,10 @@ pub(super) enum Task {
     Forget { targets: Vec<RecordId>, reason: String, hard: bool, answer: Answer<()> },
     /// Take entries of an export or of another machine, verified already; whether each was new.
     Restore { entries: Vec<Entry>, answer: Answer<Vec<bool>> },
+    /// Take entries that other machines sent.
+    Receive { entries: Vec<Received>, answer: Answer<Vec<Verdict>> },
+    /// Erase texts whose tombstone is written.
+    Erase { targets: Vec<RecordId>, answer: Answer<()> },
     /// Write vectors that were computed here.
     Embed { model: String, rows: Vec<(RecordId, Vec<Row>)>, answer: Answer<()> },
     /// Finish.
@@ -80,14 +89,22 @@ enum Done {
     Remember(Vec<Remembered>, Answer<Vec<Remembered>>),
     Unit(Answer<()>),
     Restore(Vec<bool>, Answer<Vec<bool>>),
+    Receive(Vec<Verdict>, Answer<Vec<Verdict>>),
+}
+
+impl Group {
+    fn new() -> Self {
+        Self { entries: Vec::new(), digests: Vec::new(), done: Vec::new() }
+    }
 }
 
 /// Runs until it is told to stop or nobody can ask it any more.
 pub(super) fn run(engine: &Arc<Engine>, mut pen: Pen, tasks: &mpsc::Receiver<Task>) {
     let mut analyzer = Analyzer::default();
     let mut last = None;
+    let mut hollows = Hollows::default();
     while let Some(first) = last.take().or_else(|| tasks.recv().ok()) {
-        let mut group = Group { entries: Vec::new(), digests: Vec::new(), done: Vec::new() };
+        let mut group = Group::new();
         let mut fresh = HashMap::new();
         let mut erase: Option<(Vec<RecordId>, Answer<()>)> = None;
         let mut next = Some(first);
@@ -108,6 +125,17 @@ pub(super) fn run(engine: &Arc<Engine>, mut pen: Pen, tasks: &mpsc::Receiver<Tas
                 }
                 Task::Restore { entries, answer } => {
                     restore(engine, &mut pen, &mut group, &mut analyzer, entries, answer);
+                }
+                Task::Receive { entries, answer } => {
+                    // What came before may be the same entries: it is finished first.
+                    commit(engine, &mut pen, std::mem::replace(&mut group, Group::new()));
+                    fresh.clear();
+                    receive::receive(engine, &mut pen, &mut hollows, entries, answer);
+                }
+                Task::Erase { targets, answer } => {
+                    commit(engine, &mut pen, std::mem::replace(&mut group, Group::new()));
+                    fresh.clear();
+                    let _ = answer.send(erase_texts(engine, &mut pen, &targets));
                 }
                 Task::Embed { model, rows, answer } => {
                     embed(engine, &mut pen, &mut group, &model, rows);
@@ -177,12 +205,17 @@ fn remember(
 }
 
 fn forget(engine: &Engine, pen: &mut Pen, group: &mut Group, targets: &[RecordId], reason: &str, hard: bool) {
-    for some in targets.chunks(MAX_SUPERSEDES) {
-        let project = {
-            let state = engine.read();
-            let row = some.first().and_then(|id| state.table.by_id(*id));
-            row.and_then(|(_, row)| state.table.projects.name(row.project)).map(str::to_owned)
-        };
+    // A tombstone goes to whoever may read its project, so it names nothing of another one.
+    let mut projects: BTreeMap<Option<String>, Vec<RecordId>> = BTreeMap::new();
+    for id in targets {
+        let project = engine.read().table.project(*id).flatten().map(str::to_owned);
+        projects.entry(project).or_default().push(*id);
+    }
+    let orders = projects
+        .iter()
+        .flat_map(|(project, ids)| ids.chunks(MAX_SUPERSEDES).map(move |some| (project, some)));
+    for (project, some) in orders {
+        let project = project.clone();
         let order = Forget { targets: some.to_vec(), reason: reason.to_owned(), hard, project, source: None };
         let context = draw(engine, pen, group).context();
         if let Ok(version) = Version::forget(order, context, &pen.signer) {
@@ -280,7 +313,8 @@ fn embed(engine: &Engine, pen: &mut Pen, group: &mut Group, model: &str, rows: V
 
 /// Appends, flushes, indexes, answers.
 fn commit(engine: &Engine, pen: &mut Pen, group: Group) {
-    let outcome = if group.entries.is_empty() { Ok(Vec::new()) } else { pen.log.append(&group.entries) };
+    let outcome =
+        if group.entries.is_empty() { Ok(Vec::new()) } else { pen.log.append_sparse(&group.entries) };
     let places = match outcome {
         Ok(places) => places,
         Err(error) => return refuse(group.done, &error),
@@ -306,8 +340,13 @@ fn commit(engine: &Engine, pen: &mut Pen, group: Group) {
         // The order is then made anew from the log at the next start.
         tracing::warn!(%error, "the order of arrival could not be written");
     }
+    engine.feed.note(engine, &group.entries);
     for done in group.done {
         match done {
+            Done::Receive(verdicts, answer) => {
+                receive::erase_doomed(engine, pen, &group.entries);
+                let _ = answer.send(Ok(verdicts));
+            }
             Done::Remember(answers, answer) => drop(answer.send(Ok(answers))),
             Done::Unit(answer) => drop(answer.send(Ok(()))),
             Done::Restore(new, answer) => drop(answer.send(Ok(new))),
@@ -319,6 +358,7 @@ fn refuse(done: Vec<Done>, error: &LogError) {
     for done in done {
         let refusal = MemoryError::from_log(error);
         match done {
+            Done::Receive(_, answer) => drop(answer.send(Err(refusal))),
             Done::Remember(_, answer) => drop(answer.send(Err(refusal))),
             Done::Unit(answer) => drop(answer.send(Err(refusal))),
             Done::Restore(_, answer) => drop(answer.send(Err(refusal))),

@@ -179,7 +179,7 @@ impl Recovery {
 }
 
 /// Sequences of a machine that are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Gap {
     /// The machine.
     pub origin: NodeId,

@@ -114,6 +114,12 @@ impl Shelf {
         self.runs.iter().map(|(origin, runs)| (*origin, contiguous(runs))).collect()
     }
 
+    /// Where the last entry of a file ends to which entries may still be appended; `None` for other files.
+    pub(super) fn growing_end(&self, segment: u32) -> Option<u64> {
+        let run = self.runs.values().find_map(|runs| runs.last().filter(|run| run.segment == segment))?;
+        Some(run.end)
+    }
+
     /// What is missing before what is here.
     pub(super) fn gaps(&self) -> Vec<Gap> {
         let mut gaps = Vec::new();

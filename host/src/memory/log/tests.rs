@@ -179,6 +179,33 @@ fn entries_follow_one_another() {
 }
 
 #[test]
+fn holes_stay_in_one_file_and_are_filled_with_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), Options::default()).unwrap();
+    let (odd, even): (Vec<u64>, Vec<u64>) = (1..=100).partition(|sequence| sequence % 2 == 1);
+    let entries = |of: &[u64]| of.iter().map(|sequence| version(1, *sequence)).collect::<Vec<_>>();
+    log.append_sparse(&entries(&odd[..20])).unwrap();
+    log.append_sparse(&entries(&odd[20..])).unwrap();
+    assert_eq!(log.gaps().len(), 49);
+    assert_eq!((sequences(&log), log.next_sequence(signer(1).node())), (odd.clone(), 100));
+    drop(log);
+    let (mut log, recovery) = Log::open(dir.path(), Options::default()).unwrap();
+    assert_eq!((recovery.segments, recovery.torn, recovery.damage), (1, vec![], vec![]));
+    assert_eq!(sequences(&log), odd);
+    log.append_sparse(&entries(&even[..30])).unwrap();
+    assert!(matches!(log.append_sparse(&entries(&even[29..])), Err(LogError::Known { sequence: 60, .. })));
+    log.append_sparse(&entries(&even[30..])).unwrap();
+    assert_eq!(log.gaps(), []);
+    log.append(&[version(1, 101)]).unwrap();
+    drop(log);
+    let (mut log, recovery) = Log::open(dir.path(), Options::default()).unwrap();
+    assert!(recovery.is_clean() && recovery.segments == 3, "{recovery:?}");
+    log.append(&[version(1, 102)]).unwrap();
+    assert_eq!(sequences(&log), (1..=102).collect::<Vec<_>>());
+    assert!(log.verify().unwrap().is_clean());
+}
+
+#[test]
 fn a_full_disk_leaves_nothing_half_written() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());

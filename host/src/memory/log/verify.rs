@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use super::super::record::{Entry, EntryError};
-use super::Log;
+use super::Reader;
 use super::error::{Gap, LogError};
 use super::frame::{self, Header, Step, Walk};
 use super::shelf::Segment;
 
 /// What a full check of the log counted and found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// How many files were read.
     pub segments: u64,
@@ -28,8 +31,17 @@ pub struct Report {
     pub gaps: Vec<Gap>,
 }
 
-/// Something wrong at one place.
+/// How far a full check is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verifying {
+    /// So many files of so many were read.
+    Files(u64, u64),
+    /// It is done.
+    Done(Report),
+}
+
+/// Something wrong at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file.
     pub file: PathBuf,
@@ -38,6 +50,7 @@ pub struct Problem {
     /// The sequence concerned, if it is known.
     pub sequence: Option<u64>,
     /// What it is.
+    #[serde(serialize_with = "in_words")]
     pub trouble: Trouble,
 }
 
@@ -67,6 +80,10 @@ pub enum Trouble {
     Twice,
 }
 
+fn in_words<S: Serializer>(trouble: &Trouble, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(trouble)
+}
+
 impl Report {
     /// Whether nothing is wrong or missing.
     pub fn is_clean(&self) -> bool {
@@ -74,17 +91,28 @@ impl Report {
     }
 }
 
-impl Log {
-    /// Reads everything and checks checksums, encodings, signatures, hashes and sequences. Takes long.
+impl Reader {
+    /// Reads everything and checks checksums, encodings, signatures, hashes and sequences, and says after each file
+    /// how many there are of how many. Takes long; what is written meanwhile is left out.
     ///
     /// # Errors
     /// [`LogError::Io`] if the disk does not answer. What is wrong with the log is in the report.
-    pub fn verify(&self) -> Result<Report, LogError> {
-        let segments = self.reader.shelf().segments.clone();
+    pub fn verify(&self, progress: impl Fn(u64, u64)) -> Result<Report, LogError> {
+        let segments: Vec<(Arc<Segment>, Option<u64>)> = {
+            let shelf = self.shelf();
+            (0..)
+                .zip(&shelf.segments)
+                .map(|(number, segment)| (Arc::clone(segment), shelf.growing_end(number)))
+                .collect()
+        };
         let mut report = Report { gaps: self.gaps(), ..Report::default() };
-        for (number, segment) in segments.iter().enumerate() {
-            let bytes = fs::read(&segment.path).map_err(LogError::io(&segment.path))?;
+        for (number, (segment, end)) in segments.iter().enumerate() {
+            let mut bytes = fs::read(&segment.path).map_err(LogError::io(&segment.path))?;
+            if let Some(end) = end.and_then(|end| usize::try_from(end).ok()) {
+                bytes.truncate(end);
+            }
             self.check(number, segment, &bytes, &mut report);
+            progress(number as u64 + 1, segments.len() as u64);
         }
         Ok(report)
     }
@@ -119,8 +147,7 @@ impl Log {
                         Ok(Entry::Version(_)) => report.versions = report.versions.saturating_add(1),
                         Ok(Entry::Vectors(_)) => report.vectors = report.vectors.saturating_add(1),
                     }
-                    if self.reader.shelf().holder(segment.origin, peek.sequence) != u32::try_from(number).ok()
-                    {
+                    if self.shelf().holder(segment.origin, peek.sequence) != u32::try_from(number).ok() {
                         note(offset, sequence, Trouble::Twice);
                     }
                 }

@@ -78,10 +78,23 @@ impl Log {
     /// gap); [`LogError::Full`] if the disk is, after which the log works on; [`LogError::Stopped`] after a
     /// failure that leaves open what is on disk.
     pub fn append(&mut self, entries: &[Entry]) -> Result<Vec<Location>, LogError> {
+        self.append_as(entries, false)
+    }
+
+    /// Appends like [`Log::append`], but entries may leave out some before them: what another machine does not show, or
+    /// shows later. The holes are in [`Log::gaps`] and can be filled at any time.
+    ///
+    /// # Errors
+    /// As [`Log::append`], but never [`LogError::Gap`].
+    pub fn append_sparse(&mut self, entries: &[Entry]) -> Result<Vec<Location>, LogError> {
+        self.append_as(entries, true)
+    }
+
+    fn append_as(&mut self, entries: &[Entry], sparse: bool) -> Result<Vec<Location>, LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
         }
-        let plan = self.plan(entries)?;
+        let plan = self.plan(entries, sparse)?;
         let mut done: Vec<Arc<Segment>> = Vec::with_capacity(plan.chunks.len());
         let mut written = Ok(());
         for chunk in &plan.chunks {
@@ -111,7 +124,7 @@ impl Log {
     }
 
     /// Lays out which bytes go where.
-    fn plan(&self, entries: &[Entry]) -> Result<Plan, LogError> {
+    fn plan(&self, entries: &[Entry], sparse: bool) -> Result<Plan, LogError> {
         let mut plan = Plan::default();
         let shelf = self.reader.shelf();
         for (index, entry) in entries.iter().enumerate() {
@@ -119,7 +132,7 @@ impl Log {
             let payload = entry.encode()?;
             let cursor = self.cursors.get(&origin).copied().unwrap_or_default();
             let (next, end) = plan.ends.get(&origin).copied().unwrap_or((cursor.next, None));
-            if sequence > next {
+            if sequence > next && !sparse {
                 return Err(LogError::Gap { origin, expected: next, found: sequence });
             }
             let fills = sequence < next;
@@ -231,11 +244,11 @@ impl Log {
 }
 
 impl Plan {
-    /// The chunk that fills a gap just up to before `sequence`.
+    /// The chunk that fills gaps before `sequence`.
     fn patch(&self, origin: NodeId, sequence: u64) -> Option<usize> {
         self.chunks.iter().position(|chunk| {
             let last = chunk.frames.last().map_or(0, |frame| frame.1);
-            chunk.fills && chunk.origin == origin && last.saturating_add(1) == sequence
+            chunk.fills && chunk.origin == origin && last < sequence
         })
     }
 }
