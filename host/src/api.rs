@@ -17,13 +17,14 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::Config,
-    dispatch::provider::BoxFuture,
+    dispatch::provider::{BoxFuture, Offer},
     inference::{
         Counters, EmbedRequest, Embedded, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
         StoreError,
     },
     job::{Job, JobError, KeepAlive, Mode, Reply},
     memory::Memory,
+    node::pool::Pool,
 };
 
 pub mod admin;
@@ -37,6 +38,7 @@ pub mod memory;
 pub mod metrics;
 pub mod ollama;
 pub mod openai;
+mod pool;
 pub mod pump;
 mod running;
 mod sampling;
@@ -100,6 +102,17 @@ pub trait Desk: Send + Sync + fmt::Debug {
     /// The memory of the owner's agents; `None` when this node keeps none.
     fn memory(&self) -> Option<&Memory>;
 
+    /// The trusted pool; `None` on a node that runs for one command only.
+    fn pool(&self) -> Option<&Pool> {
+        None
+    }
+
+    /// Models that members of the pool can be asked for, and their longest context.
+    fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {
+        let _ = mode;
+        Box::pin(async { Vec::new() })
+    }
+
     /// What has been done since the start.
     fn counters(&self) -> Counters;
 
@@ -148,6 +161,7 @@ impl Api {
             .merge(ollama::routes())
             .merge(admin::routes())
             .merge(memory::routes())
+            .merge(pool::routes())
             .merge(mcp::routes(&self))
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)

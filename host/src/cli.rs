@@ -21,14 +21,19 @@ mod client;
 mod completions;
 mod config;
 mod doctor;
+mod down;
+mod join;
 mod mcp;
 mod memory;
 mod models;
 mod output;
+mod peer;
+mod pool;
 mod ps;
 mod pull;
 mod rm;
 mod run;
+mod share;
 mod show;
 mod stop;
 mod up;
@@ -64,6 +69,8 @@ struct Common {
 enum Command {
     /// Run the node in the foreground.
     Up(up::Up),
+    /// Stop the node.
+    Down(down::Down),
     /// Ask a model once, or chat with it.
     Run(run::Run),
     /// Fetch a model.
@@ -83,6 +90,12 @@ enum Command {
     Memory(memory::MemoryCommand),
     /// Give AI agents the memory: serve MCP over stdio, or install it in a client.
     Mcp(mcp::Mcp),
+    /// Share this node with machines that you trust.
+    Pool(pool::Pool),
+    /// Let the pool use the models of another server: Ollama's, llama.cpp's or any that speaks OpenAI's API.
+    Share(share::Share),
+    /// Join a trusted pool with an invite.
+    Join(join::Join),
     /// Say what this machine can do, and what is wrong.
     Doctor(doctor::Doctor),
     /// Measure a model's speed.
@@ -222,7 +235,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         _ => {}
     }
     let loaded = Config::load(&flags);
-    if let Command::Doctor(_) = command {
+    if let Command::Doctor(doctor::Doctor { peer: None, .. }) = command {
         // A broken configuration is one of the things the doctor reports.
         let (config, problem) = match loaded {
             Ok(config) => (config, None),
@@ -237,6 +250,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let context = Context { json: common.json, url: common.url, flags, config };
     match command {
         Command::Up(command) => command.run(context).await,
+        Command::Down(_) => down::run(context).await,
         Command::Run(command) => command.run(context).await,
         Command::Pull(command) => command.run(context).await,
         Command::Models(_) => models::run(context).await,
@@ -246,9 +260,13 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Rm(command) => command.run(context).await,
         Command::Memory(command) => command.run(context).await,
         Command::Mcp(command) => command.run(context).await,
+        Command::Pool(command) => command.run(context).await,
+        Command::Join(command) => command.run(context).await,
         Command::Bench(command) => command.run(context).await,
         Command::Config(command) => command.run(&context.flags, context.json),
-        Command::Doctor(_) | Command::Completions(_) => Ok(()),
+        Command::Share(command) => command.run(context).await,
+        Command::Doctor(command) => peer::run(context, command).await,
+        Command::Completions(_) => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 //! A flag beats an environment variable, which beats the file, which beats the default.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Config {
     pub inference: InferenceSection,
     /// Who may ask, and how much at once.
     pub http: HttpSection,
+    /// How this machine is in a trusted pool.
+    pub pool: PoolSection,
     /// What is logged, on stderr.
     pub log: LogSection,
 }
@@ -125,6 +127,24 @@ fn only_local() -> Vec<Mode> {
     vec![Mode::Local]
 }
 
+/// How this machine is in a trusted pool. Nothing of it is used before a pool is founded or joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolSection {
+    /// What this machine is called in a pool. `None`: the host's name.
+    pub name: Option<String>,
+    /// Addresses at which other members reach this machine, over QUIC (UDP) and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Further addresses to tell the members, as multiaddresses: a forwarded port, for example.
+    pub announce: Vec<String>,
+    /// Whether members that cannot reach each other may do so through this machine, encrypted.
+    pub relay: bool,
+    /// Whether members are looked for in the local network.
+    pub lan: bool,
+    /// Requests of other members that are answered at the same time.
+    pub max_jobs: usize,
+}
+
 /// What is logged, on stderr.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -155,6 +175,7 @@ impl Default for Config {
             offline: false,
             inference: InferenceSection::default(),
             http: HttpSection::default(),
+            pool: PoolSection::default(),
             log: LogSection::default(),
         }
     }
@@ -187,6 +208,22 @@ impl Default for HttpSection {
             body_limit: 16 << 20,
             max_connections: 1024,
             client_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for PoolSection {
+    fn default() -> Self {
+        Self {
+            name: None,
+            listen: vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7686)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7686)),
+            ],
+            announce: Vec::new(),
+            relay: true,
+            lan: true,
+            max_jobs: 8,
         }
     }
 }
@@ -334,6 +371,15 @@ impl Config {
         }
         if self.http.client_timeout < Duration::from_secs(1) {
             return invalid("http.client_timeout", "must be at least 1s");
+        }
+        if self.pool.listen.is_empty() || self.pool.listen.len() > 16 {
+            return invalid("pool.listen", "must be from 1 to 16 addresses");
+        }
+        if self.pool.announce.len() > 16 {
+            return invalid("pool.announce", "must be at most 16 addresses");
+        }
+        if !(1..=1024).contains(&self.pool.max_jobs) {
+            return invalid("pool.max_jobs", "must be from 1 to 1024");
         }
         for (index, key) in self.http.keys.iter().enumerate() {
             key.check().or_else(|reason| invalid(&format!("http.keys[{index}]"), reason))?;

@@ -22,21 +22,29 @@ use tokio::{
 use crate::{
     api::{Api, Desk, Settings, time::unix_now},
     config::{Config, ConfigError},
-    dispatch::{Dispatcher, local::LocalProvider, provider::BoxFuture},
+    dispatch::{
+        Dispatcher,
+        local::LocalProvider,
+        provider::{BoxFuture, Offer, SharedProvider},
+    },
     inference::{
         Counters, EmbedRequest, Embedded, Inference, InferenceConfig, LoadedModel, ModelDetails, ModelEntry,
         PullError, PullProgress, StoreError,
     },
-    job::{Job, JobError, KeepAlive, Reply},
+    job::{Job, JobError, KeepAlive, Mode, Reply},
     memory::{Memory, MemoryError},
+    pool::trusted::service::PoolError,
 };
 
 mod embedder;
 pub mod home;
+mod load;
+pub mod pool;
 pub mod ports;
 mod serve;
 
 use home::{Home, HomeError};
+use pool::Pool;
 
 /// Time running jobs get to finish when the node is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -79,6 +87,9 @@ pub enum NodeError {
     /// The memory cannot be opened.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The pool's files cannot be used.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// The model store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,10 +128,28 @@ impl Node {
             .map_err(|error| NodeError::Listen { address: wanted, reason: error.to_string() })?;
         config.home = Some(home.path().to_owned());
         let inference = Inference::bind(inference_config(&config, &home)).await?;
-        let local = LocalProvider::new(home.node_id().to_owned(), inference.clone());
-        let dispatcher = Dispatcher::new(vec![Arc::new(local)]);
+        let local: SharedProvider =
+            Arc::new(LocalProvider::new(home.node_id().to_owned(), inference.clone()));
         let memory = open_memory(&home, &inference, guest).await?;
-        let desk = Arc::new(FrontDesk { dispatcher, inference, memory, ready: AtomicBool::new(true) });
+        let pool = if guest {
+            None
+        } else {
+            let engines = load::Engines::new(inference.clone(), config.inference.parallel);
+            let needs = pool::Needs {
+                folder: &home.path().join("pool"),
+                section: &config.pool,
+                signer: home.signer(),
+                engine: Arc::clone(&local),
+                load: Arc::new(engines),
+                memory: memory.as_ref(),
+            };
+            Some(Pool::open(needs).await?)
+        };
+        // The pool's provider knows this machine too, and what it is worth compared with the others.
+        let providers = pool.iter().map(Pool::provider).chain([local]).collect();
+        let dispatcher = Dispatcher::new(providers);
+        let ready = AtomicBool::new(true);
+        let desk = Arc::new(FrontDesk { dispatcher, inference, memory, pool, ready });
         let settings = Settings {
             node: home.node_id().to_owned(),
             address,
@@ -161,6 +190,9 @@ impl Node {
     pub async fn shutdown(self) {
         self.desk.ready.store(false, Ordering::Release);
         self.home.withdraw();
+        if let Some(pool) = &self.desk.pool {
+            pool.shutdown().await;
+        }
         if let Some(memory) = &self.desk.memory {
             memory.close().await;
         }
@@ -216,6 +248,7 @@ struct FrontDesk {
     dispatcher: Dispatcher,
     inference: Inference,
     memory: Option<Memory>,
+    pool: Option<Pool>,
     ready: AtomicBool,
 }
 
@@ -270,6 +303,14 @@ impl Desk for FrontDesk {
 
     fn memory(&self) -> Option<&Memory> {
         self.memory.as_ref()
+    }
+
+    fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {
+        Box::pin(async move { self.dispatcher.offers(mode).await.unwrap_or_default() })
     }
 
     fn counters(&self) -> Counters {

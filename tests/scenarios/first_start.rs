@@ -112,6 +112,14 @@ fn it_goes_when_it_is_told_to() {
 }
 
 /// The last event of a stream.
+#[test]
+fn a_command_stops_it() {
+    let mut node = Node::start(NodeOptions::new());
+    assert_eq!(succeeded(&node.run(["down"])).trim(), "stopped");
+    assert!(process::eventually(Duration::from_secs(5), || !node.alive()));
+    assert!(succeeded(&node.run(["down"])).contains("no node"));
+}
+
 fn rest_of(stream: &mut Streaming) -> Option<Value> {
     let mut last = None;
     while let Ok(Some(event)) = stream.event() {

@@ -25,6 +25,7 @@ mod memory_kill;
 mod netlab;
 mod netlab_link;
 mod netlab_nat;
+mod pool;
 mod pull;
 mod recall;
 mod sdk;

@@ -229,6 +229,7 @@ fn the_command_line_keeps_a_memory() {
     assert!(run(&node, &["memory", "forget", &id, "--hard", "--yes"]).contains("erased 1"));
     assert_eq!(run(&node, &["memory", "list"]).trim(), "");
     assert!(run(&node, &["memory", "reindex"]).contains("indexed"));
+    assert!(run(&node, &["memory", "verify"]).contains("in 1 files"));
     failed(&node.run(["memory", "forget"]));
     failed(&node.run(["memory", "show", "../status"]));
     node.shutdown();

@@ -16,7 +16,7 @@ use std::{
 use potluck_tests::{
     data,
     http::Client,
-    node::{Node, NodeOptions},
+    node::{Node, NodeOptions, succeeded},
     process,
     random::Random,
 };
@@ -148,6 +148,8 @@ fn killed_at_random_moments_it_keeps_what_it_acknowledged() {
         client.eventually(&format!("{MEMORY}/stats"), Duration::from_secs(60), |stats| stats["overlay"] == 0)
     );
     let before = ask(&client);
+    let checked = succeeded(&node.run(["memory", "verify", "--json"]));
+    assert!(checked.contains("\"clean\":true"), "{checked}");
     let lines = node.run(["memory", "reindex", "--json"]);
     assert!(lines.status.success(), "{}", String::from_utf8_lossy(&lines.stderr));
     assert_eq!(ask(&client), before, "a rebuild from the log recalls the same");

@@ -89,6 +89,11 @@ pub struct Streaming {
 }
 
 impl Streaming {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
     /// The next line without its end; `None` when the body is over.
     ///
     /// # Errors

@@ -245,6 +245,12 @@ impl Node {
         self.child.try_wait().expect("the process can be asked").is_none()
     }
 
+    /// Kills it, as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process can be killed");
+        let _ = self.child.wait();
+    }
+
     /// Resident memory in bytes, settled; panics where there is no `/proc`.
     pub fn rss(&self) -> u64 {
         process::settled_rss(self.pid()).expect("resident memory can be read")

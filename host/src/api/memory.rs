@@ -20,7 +20,7 @@ use super::{
     on_post,
     pump::{self, Framing, Gone},
 };
-use crate::memory::{ForgetRequest, Memory, MemoryError, RecordId};
+use crate::memory::{ForgetRequest, Memory, MemoryError, RecordId, Verifying};
 
 pub mod formats;
 mod import;
@@ -40,6 +40,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/potluck/v1/memory/recall", on_post(recall))
         .route("/potluck/v1/memory/forget", on_post(forget))
         .route("/potluck/v1/memory/reindex", on_post(reindex))
+        .route("/potluck/v1/memory/verify", on_post(verify))
         .route("/potluck/v1/memory/recent", get(recent))
         .route("/potluck/v1/memory/context", get(context))
         .route("/potluck/v1/memory/export", get(export))
@@ -251,6 +252,34 @@ async fn reindex(
             }
             step = steps.recv().await.transpose();
         }
+    })
+    .into_response())
+}
+
+/// `POST /potluck/v1/memory/verify`: lines of `{"done", "total"}` in files of the log, and the report at the end.
+async fn verify(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, OpenAi> {
+    let memory = api.memory_for(&caller)?;
+    Query::of(request.uri())?.finish()?;
+    let mut steps = memory.verify();
+    let patience = api.settings.config.http.client_timeout;
+    Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {
+        while let Some(step) = steps.recv().await {
+            let line = match step {
+                Ok(Verifying::Files(done, total)) => {
+                    json!({"status": "reading", "done": done, "total": total})
+                }
+                Ok(Verifying::Done(report)) => {
+                    json!({"status": "done", "clean": report.is_clean(), "report": report})
+                }
+                Err(error) => ApiError::from(error).openai_body(),
+            };
+            pump.send(&line).await?;
+        }
+        Ok::<(), Gone>(())
     })
     .into_response())
 }

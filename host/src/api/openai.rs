@@ -4,16 +4,22 @@
 //! does know are refused with the field's name.
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, State},
+    http::HeaderMap,
     routing::get,
 };
 use serde_json::{Value, json};
 
-use super::{Api, error::OpenAi, on_post};
+use super::{
+    Api,
+    error::OpenAi,
+    guard::{self, Caller},
+    on_post,
+};
 use crate::{
     inference::ModelEntry,
-    job::{FinishReason, TokenLogprob, Usage},
+    job::{FinishReason, Mode, TokenLogprob, Usage},
 };
 
 mod chat;
@@ -35,9 +41,24 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/models/{*id}", get(model))
 }
 
-async fn models(State(api): State<Api>) -> Json<Value> {
-    let data: Vec<_> = api.desk.models().await.iter().map(describe).collect();
-    Json(json!({"object": "list", "data": data}))
+/// What can be asked for: this machine's models and, in mode trusted, the pool's. A caller that may use the pool but
+/// asks in another mode sees the pool's further models under names that say so.
+async fn models(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, OpenAi> {
+    let (_, mode) = guard::resolve(&headers, "", &caller)?;
+    let own = api.desk.models().await;
+    let mut data: Vec<_> = own.iter().map(describe).collect();
+    if caller.modes.contains(&Mode::Trusted) {
+        let others = api.desk.offers(Mode::Trusted).await;
+        for offer in others.into_iter().filter(|offer| own.iter().all(|model| model.name != offer.model)) {
+            let id = if mode == Mode::Local { format!("{}@trusted", offer.model) } else { offer.model };
+            data.push(json!({"id": id, "object": "model", "created": 0, "owned_by": "pool"}));
+        }
+    }
+    Ok(Json(json!({"object": "list", "data": data})))
 }
 
 async fn model(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, OpenAi> {

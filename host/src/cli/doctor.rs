@@ -20,8 +20,16 @@ use crate::{
 /// Say what this machine can do, and what is wrong.
 ///
 /// Each line is ok, warn or fail; the last two say what to do next. Fails with code 1 when a line does.
+///
+/// With a member of the pool named, it looks at every layer between here and a token of that machine instead.
 #[derive(Args, Debug)]
-pub(super) struct Doctor {}
+pub(super) struct Doctor {
+    /// A member of the trusted pool: its name, or the beginning of its id.
+    pub(super) peer: Option<String>,
+    /// The model to ask it for; without it one that it has loaded.
+    #[arg(long, value_name = "NAME", requires = "peer")]
+    pub(super) model: Option<String>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {

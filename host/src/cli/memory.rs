@@ -18,6 +18,7 @@ mod reindex;
 mod search;
 mod show;
 mod stats;
+mod verify;
 
 /// Keep and search what your agents remember.
 #[derive(Args, Debug)]
@@ -50,6 +51,8 @@ enum Command {
     Stats,
     /// Build the indexes anew from the log.
     Reindex,
+    /// Check every byte and every signature of the log.
+    Verify,
 }
 
 impl MemoryCommand {
@@ -67,6 +70,7 @@ impl MemoryCommand {
                 Command::Export(command) => command.run(client, context.json).await,
                 Command::Stats => stats::run(client, context.json).await,
                 Command::Reindex => reindex::run(client, context.json).await,
+                Command::Verify => verify::run(client, context.json).await,
             }
         };
         let outcome = tokio::select! {

@@ -99,6 +99,38 @@ pub struct Flags {
     /// Time for a client to send its request and to take each part of the answer [default: 1m].
     #[arg(long, global = true, env = "POTLUCK_CLIENT_TIMEOUT", value_name = "TIME", value_parser = value::parse_duration, hide_short_help = true)]
     pub client_timeout: Option<Duration>,
+    /// What this machine is called in a pool [default: the host's name].
+    #[arg(long, global = true, env = "POTLUCK_NODE_NAME", value_name = "NAME", hide_short_help = true)]
+    pub node_name: Option<String>,
+    /// Addresses for the members of a pool (comma-separated) [default: 0.0.0.0:7686,[::]:7686].
+    #[arg(
+        long,
+        global = true,
+        env = "POTLUCK_POOL_LISTEN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub pool_listen: Option<Vec<SocketAddr>>,
+    /// Further addresses to tell the members, as multiaddresses (comma-separated).
+    #[arg(
+        long,
+        global = true,
+        env = "POTLUCK_ANNOUNCE",
+        value_name = "MULTIADDR",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub announce: Option<Vec<String>>,
+    /// Let members reach each other through this machine [default: true].
+    #[arg(long, global = true, env = "POTLUCK_RELAY", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    pub relay: Option<bool>,
+    /// Look for members in the local network [default: true].
+    #[arg(long, global = true, env = "POTLUCK_LAN", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    pub lan: Option<bool>,
+    /// Requests of other members answered at the same time [default: 8].
+    #[arg(long, global = true, env = "POTLUCK_MAX_JOBS", value_name = "N", hide_short_help = true)]
+    pub max_jobs: Option<usize>,
     /// error, warn, info, debug, trace or a filter [default: info].
     #[arg(long, global = true, env = "POTLUCK_LOG", value_name = "LEVEL", hide_short_help = true)]
     pub log_level: Option<String>,
@@ -165,6 +197,15 @@ impl Flags {
         set(&mut http.body_limit, &self.body_limit);
         set(&mut http.max_connections, &self.max_connections);
         set(&mut http.client_timeout, &self.client_timeout);
+        let pool = &mut config.pool;
+        if self.node_name.is_some() {
+            pool.name.clone_from(&self.node_name);
+        }
+        set(&mut pool.listen, &self.pool_listen);
+        set(&mut pool.announce, &self.announce);
+        set(&mut pool.relay, &self.relay);
+        set(&mut pool.lan, &self.lan);
+        set(&mut pool.max_jobs, &self.max_jobs);
         set(&mut config.log.level, &self.log_level);
         set(&mut config.log.format, &self.log_format);
         Ok(())

@@ -173,6 +173,12 @@ impl Advert {
     }
 }
 
+/// Whether a node has a home folder.
+pub fn is_used(home: &Path) -> bool {
+    let lock = File::open(home.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The owner's token in a home folder, when this user may read it.
 pub fn read_token(home: &Path) -> Option<String> {
     read(&home.join(TOKEN)).ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty())
@@ -228,10 +234,11 @@ mod tests {
         first.announce("127.0.0.1:5".parse().unwrap()).unwrap();
         let error = Home::own(dir.path()).unwrap_err().to_string();
         assert!(error.contains("http://127.0.0.1:5") && error.contains("--home"), "{error}");
-        assert!(Home::share(dir.path()).is_err());
+        assert!(Home::share(dir.path()).is_err() && is_used(dir.path()));
         let (id, token) = (first.node_id().to_owned(), first.admin_token().to_owned());
         assert_eq!(read_token(dir.path()).unwrap(), token);
         drop(first);
+        assert!(!is_used(dir.path()));
         assert!(Advert::read(dir.path()).is_none());
         let (one, two) = (Home::share(dir.path()).unwrap(), Home::share(dir.path()).unwrap());
         assert_eq!((one.node_id(), two.admin_token()), (id.as_str(), token.as_str()));
