@@ -26,6 +26,7 @@ mod netlab;
 mod netlab_link;
 mod netlab_nat;
 mod pool;
+mod pool_net;
 mod pull;
 mod recall;
 mod sdk;

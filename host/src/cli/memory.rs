@@ -18,6 +18,7 @@ mod reindex;
 mod search;
 mod show;
 mod stats;
+mod status;
 mod verify;
 
 /// Keep and search what your agents remember.
@@ -49,6 +50,8 @@ enum Command {
     Export(export::Export),
     /// Say how much is remembered.
     Stats,
+    /// Say how the memory is in step with the pool.
+    Status,
     /// Build the indexes anew from the log.
     Reindex,
     /// Check every byte and every signature of the log.
@@ -69,6 +72,7 @@ impl MemoryCommand {
                 Command::Import(command) => command.run(client, context.json).await,
                 Command::Export(command) => command.run(client, context.json).await,
                 Command::Stats => stats::run(client, context.json).await,
+                Command::Status => status::run(client, context.json).await,
                 Command::Reindex => reindex::run(client, context.json).await,
                 Command::Verify => verify::run(client, context.json).await,
             }

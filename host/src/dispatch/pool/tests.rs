@@ -55,7 +55,7 @@ fn check(answer: &Answer, seed: u64) {
 async fn a_job_is_answered_by_another_machine() {
     let world = World::new(one());
     let reply = world.pool.submit(job(1)).await.unwrap();
-    assert_eq!((reply.node, reply.mode), (id(1), crate::job::Mode::Trusted));
+    assert_eq!((reply.node.clone(), reply.mode), (id(1), crate::job::Mode::Trusted));
     check(&reply.collect().await.unwrap(), 1);
     let seen = world.health.seen(node(1), "m", "direct", Instant::now());
     assert_eq!((seen.healthy, seen.in_flight, seen.failures), (Some(true), 0, 0));
