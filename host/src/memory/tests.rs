@@ -50,8 +50,10 @@ fn key() -> Signer {
     Signer::from_seed([9; 32])
 }
 
+/// A memory whose key lies in its folder, so that no two have the same.
 async fn open(folder: &Path) -> Memory {
-    Memory::open(folder.to_owned(), key(), Words::ready()).await.unwrap()
+    let signer = Signer::load_or_create(&folder.join("node.key")).unwrap();
+    Memory::open(folder.to_owned(), signer, Words::ready()).await.unwrap()
 }
 
 fn draft(content: &str) -> Draft {
