@@ -44,7 +44,6 @@ fn read_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
 }
 
 /// A newtype over fixed bytes: hexadecimal as text and in JSON, a byte string in CBOR.
-/// A newtype over fixed bytes: hexadecimal as text and in JSON, a byte string in CBOR.
 macro_rules! fixed_bytes {
     ($(#[$doc:meta])* $name:ident, $n:literal) => {
         $(#[$doc])*

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long the list of files on disk is taken for true.
-const FRESH: Duration = Duration::from_secs(3);
+const FRESH: Duration = Duration::from_secs(10);
 
 /// The engines of this machine, as others may know them.
 #[derive(Debug)]
