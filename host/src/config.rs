@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -377,6 +378,10 @@ impl Config {
         }
         if self.pool.announce.len() > 16 {
             return invalid("pool.announce", "must be at most 16 addresses");
+        }
+        if let Some(wrong) = self.pool.announce.iter().find(|text| text.parse::<Multiaddr>().is_err()) {
+            let reason = format!("`{wrong}` is no multiaddress; write e.g. /ip4/192.0.2.1/udp/7686/quic-v1");
+            return invalid("pool.announce", &reason);
         }
         if !(1..=1024).contains(&self.pool.max_jobs) {
             return invalid("pool.max_jobs", "must be from 1 to 1024");

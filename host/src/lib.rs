@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod api;
+mod atomic;
 pub mod cli;
 pub mod config;
 pub mod dispatch;

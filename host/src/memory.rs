@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use crate::identity::Signer;
 
 mod arrivals;
-pub(crate) mod atomic;
 mod digest;
 mod engine;
 mod feed;

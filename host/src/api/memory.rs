@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
 
 use super::{
     Api, ApiError, body,
@@ -209,20 +210,33 @@ async fn export(
     let filter = query.filter()?;
     let vectors = query.flag("vectors")?;
     query.finish()?;
-    let mut lines = memory.export(filter, vectors);
-    // The first line decides the status: a memory that fails at once is no answer of 200.
-    let mut next = lines.recv().await.transpose()?;
+    steps(&api, memory.export(filter, vectors), None, |line| line).await
+}
+
+/// Lines of JSON as they come, and one at the end. The first step decides the status: work that fails at once is no
+/// answer of 200; a failure later is the last line.
+async fn steps<T: Send + 'static>(
+    api: &Api,
+    mut steps: Receiver<Result<T, MemoryError>>,
+    end: Option<Value>,
+    line: fn(T) -> Value,
+) -> Result<Response, OpenAi> {
+    let mut next = steps.recv().await.transpose()?;
     let patience = api.settings.config.http.client_timeout;
     Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {
-        while let Some(line) = next {
-            pump.send(&line).await?;
-            next = match lines.recv().await.transpose() {
-                Ok(line) => line,
+        while let Some(step) = next {
+            pump.send(&line(step)).await?;
+            next = match steps.recv().await.transpose() {
+                Ok(step) => step,
                 Err(error) => return pump.send(&ApiError::from(error).openai_body()).await,
             };
         }
-        Ok::<(), Gone>(())
-    }))
+        match end {
+            Some(end) => pump.send(&end).await,
+            None => Ok::<(), Gone>(()),
+        }
+    })
+    .into_response())
 }
 
 /// `POST /potluck/v1/memory/reindex`: lines of `{"done", "total"}`, and `{"status": "success"}` at the end.
@@ -233,27 +247,14 @@ async fn reindex(
 ) -> Result<Response, OpenAi> {
     let memory = api.memory_for(&caller)?;
     Query::of(request.uri())?.finish()?;
-    let mut steps = memory.reindex();
-    let first = steps.recv().await.transpose()?;
-    let patience = api.settings.config.http.client_timeout;
-    Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {
-        let mut step = Ok(first);
-        loop {
-            let (line, last) = match step {
-                Ok(Some((done, total))) => {
-                    (json!({"status": "indexing", "done": done, "total": total}), false)
-                }
-                Ok(None) => (json!({"status": "success"}), true),
-                Err(error) => (ApiError::from(error).openai_body(), true),
-            };
-            pump.send(&line).await?;
-            if last {
-                return Ok::<(), Gone>(());
-            }
-            step = steps.recv().await.transpose();
-        }
-    })
-    .into_response())
+    let end = json!({"status": "success"});
+    steps(
+        &api,
+        memory.reindex(),
+        Some(end),
+        |(done, total)| json!({"status": "indexing", "done": done, "total": total}),
+    )
+    .await
 }
 
 /// `POST /potluck/v1/memory/verify`: lines of `{"done", "total"}` in files of the log, and the report at the end.
@@ -264,24 +265,13 @@ async fn verify(
 ) -> Result<Response, OpenAi> {
     let memory = api.memory_for(&caller)?;
     Query::of(request.uri())?.finish()?;
-    let mut steps = memory.verify();
-    let patience = api.settings.config.http.client_timeout;
-    Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {
-        while let Some(step) = steps.recv().await {
-            let line = match step {
-                Ok(Verifying::Files(done, total)) => {
-                    json!({"status": "reading", "done": done, "total": total})
-                }
-                Ok(Verifying::Done(report)) => {
-                    json!({"status": "done", "clean": report.is_clean(), "report": report})
-                }
-                Err(error) => ApiError::from(error).openai_body(),
-            };
-            pump.send(&line).await?;
+    steps(&api, memory.verify(), None, |step| match step {
+        Verifying::Files(done, total) => json!({"status": "reading", "done": done, "total": total}),
+        Verifying::Done(report) => {
+            json!({"status": "done", "clean": report.is_clean(), "report": report})
         }
-        Ok::<(), Gone>(())
     })
-    .into_response())
+    .await
 }
 
 /// A failure of one object within many, in the words that its own request would have got.

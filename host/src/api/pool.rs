@@ -20,7 +20,6 @@ use crate::{
     pool::trusted::{
         Grants,
         ledger::Limits,
-        papers::Invite,
         service::{InviteOptions, PoolError},
     },
 };
@@ -106,8 +105,6 @@ async fn join(State(api): State<Api>, Extension(caller): Extension<Caller>, requ
     let invite = fields.required_string("invite")?;
     let name = fields.string("name")?;
     fields.finish()?;
-    // Read here first, so that a slip of the hand is told from a refusal.
-    Invite::parse(&invite).map_err(PoolError::Invite)?;
     Ok(Json(pool.join(&invite, name.as_deref()).await?))
 }
 
@@ -220,9 +217,9 @@ impl From<PoolError> for ApiError {
                 (StatusCode::FORBIDDEN, "not_allowed")
             }
             PoolError::Unknown { .. } => (StatusCode::NOT_FOUND, "member_not_found"),
-            PoolError::Ambiguous { .. } | PoolError::NameTaken { .. } | PoolError::LastAdmin => {
-                (StatusCode::CONFLICT, "ambiguous")
-            }
+            PoolError::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous"),
+            PoolError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+            PoolError::LastAdmin => (StatusCode::CONFLICT, "last_admin"),
             PoolError::Join(_) => (StatusCode::FORBIDDEN, "join_refused"),
             PoolError::Open(_) | PoolError::Unreachable { .. } => (StatusCode::BAD_GATEWAY, "unreachable"),
             PoolError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),

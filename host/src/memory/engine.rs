@@ -14,10 +14,11 @@ use std::{
     },
 };
 
+use crate::atomic;
+
 use super::{
     MemoryError,
     arrivals::Arrivals,
-    atomic,
     clock::{Clock, Stamp},
     digest::{Digested, digest, marks},
     embed::Embedder,

@@ -14,10 +14,11 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::atomic;
+
 use super::{
     MemoryError,
     arrivals::Arrivals,
-    atomic,
     digest::pieces,
     embed::Lane,
     engine::{Engine, Part, State, model_name, open_vectors, path},

@@ -33,7 +33,7 @@ pub use intake::Offence;
 pub use message::PROTOCOL;
 pub use replica::{Candidate, Hold, Raw, Refusal, Replica, ReplicaError, Verdict};
 pub use runs::{Run, Runs};
-pub use scope::{Admitted, Author, Authors, Grants, Membership, MemoryGrant, Present, Reach, Scope};
+pub use scope::{Admitted, Author, Authors, Grants, Membership, MemoryGrant, Reach, Scope};
 pub use status::{Fork, HeldStatus, PeerState, PeerStatus, Status};
 
 use self::{intake::Intake, session::Common, status::Board};
@@ -93,7 +93,7 @@ pub struct Parts {
     pub incoming: Incoming,
     /// Who is a member now.
     pub membership: Arc<dyn Membership>,
-    /// Who may have written what. [`Present`] where nothing better is known.
+    /// Who may have written what.
     pub authors: Arc<dyn Authors>,
     /// The memory.
     pub replica: Arc<dyn Replica>,

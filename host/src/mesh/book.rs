@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::atomic;
 use crate::identity::NodeId;
 use libp2p::Multiaddr;
 use minicbor::{Decode, Encode};
@@ -175,11 +176,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let fresh = path.with_extension("tmp");
-    let mut file = fs::File::create(&fresh)?;
-    io::Write::write_all(&mut file, bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
+    atomic::write(path, |file| io::Write::write_all(file, bytes))
 }
 
 #[cfg(test)]

@@ -62,7 +62,6 @@ pub struct Pool {
     provider: PoolProvider,
     engines: Several,
     sync: Option<sync::SyncHandle>,
-    name: String,
     folder: PathBuf,
     parts: tokio::sync::Mutex<Option<Running>>,
 }
@@ -115,7 +114,7 @@ impl Pool {
             random: Arc::new(SystemRandom),
         };
         let trusted = TrustedPool::bind(
-            Settings { limits: limits::read(folder)?, ..Settings::new(folder.to_owned(), name.clone()) },
+            Settings { limits: limits::read(folder)?, ..Settings::new(folder.to_owned(), name) },
             parts,
         )
         .await?;
@@ -175,7 +174,6 @@ impl Pool {
             provider,
             engines,
             sync: running.sync.as_ref().map(sync::Sync::handle),
-            name,
             folder: folder.to_owned(),
             parts: tokio::sync::Mutex::new(Some(running)),
         })
@@ -419,11 +417,6 @@ impl Pool {
         let models: Vec<String> = LoadSource::now(&share).await.into_iter().map(|model| model.name).collect();
         self.engines.add(Part { provider: Arc::new(share.clone()), load: Arc::new(share) });
         Ok(json!({"models": models}))
-    }
-
-    /// How this machine is called in a pool.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 }
 

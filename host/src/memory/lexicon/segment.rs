@@ -16,7 +16,7 @@ use std::{
 use potluck_kernels::mapped::MappedFile;
 
 use super::{List, Postings, Tail};
-use crate::memory::{atomic, text::Term};
+use crate::{atomic, memory::text::Term};
 
 const MAGIC: &[u8; 8] = b"PTLKLEX1";
 const HEADER: usize = 48;

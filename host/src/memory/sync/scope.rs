@@ -1,6 +1,6 @@
 //! What a member may read and write: projects, from the grants of its certificate.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt};
 
 use super::super::record::{Millis, NodeId};
 pub use crate::pool::trusted::{Admitted, Grants, Membership, MemoryGrant, Scope};
@@ -18,17 +18,6 @@ pub struct Author {
     pub writes: Reach,
     /// Until when its entries count, by their own stamps, once it is not a member any more.
     pub until: Option<Millis>,
-}
-
-/// Only who is a member now may have written.
-#[derive(Clone, Debug)]
-pub struct Present(pub Arc<dyn Membership>);
-
-impl Authors for Present {
-    fn author(&self, origin: NodeId) -> Option<Author> {
-        let grants = self.0.grants(origin)?;
-        Some(Author { writes: Reach::writes(&grants.memory), until: None })
-    }
 }
 
 /// Projects that somebody may read, or write.

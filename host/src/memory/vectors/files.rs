@@ -5,13 +5,13 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use super::super::atomic::{self, TEMPORARY};
 use super::error::Error;
 use super::segment;
 
 #[cfg(test)]
-pub(super) use super::super::atomic::fault;
-pub(super) use super::super::atomic::step;
+pub(super) use crate::atomic::fault;
+pub(super) use crate::atomic::step;
+use crate::atomic::{self, TEMPORARY};
 
 /// Takes the directory for this process, for as long as the returned file is open.
 pub(super) fn lock(dir: &Path) -> Result<File, Error> {

@@ -40,7 +40,7 @@ pub(super) fn set(
     };
     let path = folder.join(FILE);
     let bytes = serde_json::to_vec_pretty(&limits).unwrap_or_default();
-    crate::memory::atomic::write(&path, |file| file.write_all(&bytes))
+    crate::atomic::write(&path, |file| file.write_all(&bytes))
         .map_err(|error| PoolError::Limits { path, reason: error.to_string() })?;
     ledger.set_limits(limits);
     Ok(())

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 /// What a file is called, after its last dot, until it is whole.
-pub(super) const TEMPORARY: &str = "tmp";
+pub(crate) const TEMPORARY: &str = "tmp";
 
 /// Writes a file under a temporary name, makes it durable and gives it its name.
 pub(crate) fn write(
@@ -42,27 +42,27 @@ fn sync_dir(_path: &Path) -> io::Result<()> {
 /// Where tests may end the world.
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "fails in tests")]
-pub(in crate::memory) fn step() -> io::Result<()> {
+pub(crate) fn step() -> io::Result<()> {
     Ok(())
 }
 
 #[cfg(test)]
-pub(in crate::memory) use fault::step;
+pub(crate) use fault::step;
 
 /// Lets tests end the world at any file operation.
 #[cfg(test)]
-pub(in crate::memory) mod fault {
+pub(crate) mod fault {
     use std::cell::Cell;
     use std::io;
 
     thread_local!(static LEFT: Cell<Option<u32>> = const { Cell::new(None) });
 
     /// Lets `steps` operations of this thread succeed and all later ones fail; `None` lets all succeed.
-    pub(in crate::memory) fn after(steps: Option<u32>) {
+    pub(crate) fn after(steps: Option<u32>) {
         LEFT.set(steps);
     }
 
-    pub(in crate::memory) fn step() -> io::Result<()> {
+    pub(crate) fn step() -> io::Result<()> {
         match LEFT.get() {
             Some(0) => Err(io::Error::other("crashed")),
             left => {
