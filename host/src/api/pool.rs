@@ -20,6 +20,7 @@ use crate::{
     pool::trusted::{
         Grants,
         ledger::Limits,
+        papers::MAX_QUORUM,
         service::{InviteOptions, PoolError},
     },
 };
@@ -41,7 +42,8 @@ pub(super) fn routes() -> Router<Api> {
         .route("/potluck/v1/pool/leave", on_post(leave))
         .route("/potluck/v1/pool/ledger", get(ledger))
         .route("/potluck/v1/pool/limit", on_post(limit))
-        .route("/potluck/v1/pool/share", on_post(share))
+        .route("/potluck/v1/pool/share", get(shared).post(share))
+        .route("/potluck/v1/pool/unshare", on_post(unshare))
         .route("/potluck/v1/pool/key/export", on_post(export_key))
         .route("/potluck/v1/pool/key/import", on_post(import_key))
         .route("/potluck/v1/pool/diagnose", on_post(diagnose))
@@ -70,8 +72,10 @@ async fn create(State(api): State<Api>, Extension(caller): Extension<Caller>, re
     let mut fields = Fields::new(body::object(&api, request).await?);
     let name = fields.required_string("name")?;
     let own = fields.string("as")?;
+    let quorum =
+        fields.integer("quorum", 1..=i64::from(MAX_QUORUM))?.and_then(|quorum| quorum.try_into().ok());
     fields.finish()?;
-    let made = pool.create(&name).await?;
+    let made = pool.create(&name, quorum).await?;
     if let Some(own) = own {
         pool.papers().rename(None, own).await?;
     }
@@ -171,6 +175,22 @@ async fn share(State(api): State<Api>, Extension(caller): Extension<Caller>, req
     Ok(Json(shared.map_err(|reason| ApiError::invalid("url", reason))?))
 }
 
+async fn shared(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
+    Ok(Json(api.pool_for(&caller)?.shared().await))
+}
+
+async fn unshare(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
+    let pool = api.pool_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let url = fields.required_string("url")?;
+    fields.finish()?;
+    if !pool.unshare(&url)? {
+        let reason = format!("`{url}` is not shared: see `potluck share`");
+        return Err(ApiError::invalid("url", reason).into());
+    }
+    Ok(Json(json!({"url": url})))
+}
+
 async fn export_key(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -232,7 +252,7 @@ impl From<PoolError> for ApiError {
             PoolError::Journal(_)
             | PoolError::Ledger(_)
             | PoolError::Key(_)
-            | PoolError::Limits { .. }
+            | PoolError::File { .. }
             | PoolError::Memory(_)
             | PoolError::Random(_) => (StatusCode::INTERNAL_SERVER_ERROR, "pool_failed"),
         };

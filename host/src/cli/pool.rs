@@ -31,6 +31,9 @@ enum Command {
         /// What to call this machine in it; without it the host's name.
         #[arg(long, value_name = "NAME")]
         as_name: Option<String>,
+        /// Let so many members approve the pool's policies by vote; without it you decide.
+        #[arg(long, value_name = "VOTES", value_parser = clap::value_parser!(u32).range(1..=512))]
+        quorum: Option<u32>,
     },
     /// Print an invite for another machine.
     Invite(invite::Invite),
@@ -78,8 +81,9 @@ impl Pool {
         let client = Client::connect(&context).await?;
         let json = context.json;
         match self.command {
-            Command::Create { name, as_name } => {
-                let done = client.post("/potluck/v1/pool", &json!({"name": name, "as": as_name})).await?;
+            Command::Create { name, as_name, quorum } => {
+                let body = json!({"name": name, "as": as_name, "quorum": quorum});
+                let done = client.post("/potluck/v1/pool", &body).await?;
                 told(&done, json, |done| {
                     format!(
                         "founded the pool {}; invite a machine with `potluck pool invite`",

@@ -36,6 +36,13 @@ impl Several {
         *parts = Arc::new(parts.iter().cloned().chain([part]).collect());
     }
 
+    /// Takes one out again.
+    pub fn remove(&self, part: &Part) {
+        let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
+        let others = parts.iter().filter(|other| !Arc::ptr_eq(&other.load, &part.load));
+        *parts = Arc::new(others.cloned().collect());
+    }
+
     fn parts(&self) -> Arc<Vec<Part>> {
         Arc::clone(&self.parts.read().unwrap_or_else(PoisonError::into_inner))
     }

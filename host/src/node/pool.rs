@@ -20,7 +20,6 @@ use crate::{
         provider::SharedProvider,
         serve::{JobServer, ServeConfig, Serving},
         several::{Part, Several},
-        share::{Share, ShareConfig},
     },
     identity::{NodeId, Signer},
     memory::{Memory, sync},
@@ -41,10 +40,12 @@ use crate::{
 mod authors;
 mod limits;
 mod receipts;
+mod shares;
 mod switch;
 
 use authors::Roll;
 use receipts::Books;
+use shares::Shares;
 use switch::{Outlets, Switch};
 
 /// How long an invite waits for an address to put in.
@@ -60,7 +61,7 @@ pub struct Pool {
     handle: PoolHandle,
     switch: Arc<Switch>,
     provider: PoolProvider,
-    engines: Several,
+    shares: Arc<Shares>,
     sync: Option<sync::SyncHandle>,
     folder: PathBuf,
     parts: tokio::sync::Mutex<Option<Running>>,
@@ -124,6 +125,7 @@ impl Pool {
         let gate = tokio::spawn(Arc::clone(&switch).run(handle.gate(), stop.clone()));
         let node = signer.node().to_string();
         let engines = Several::new(node.clone(), vec![Part { provider: engine, load }]);
+        let shares = Shares::open(folder, signer.node(), engines.clone(), stop.clone())?;
         let ledger = Arc::clone(handle.ledger());
         let books = Books { signer: signer.clone(), handle: handle.clone(), ledger };
         let receipts: Arc<dyn Receipts> = Arc::new(books);
@@ -172,7 +174,7 @@ impl Pool {
             handle,
             switch,
             provider,
-            engines,
+            shares,
             sync: running.sync.as_ref().map(sync::Sync::handle),
             folder: folder.to_owned(),
             parts: tokio::sync::Mutex::new(Some(running)),
@@ -204,12 +206,13 @@ impl Pool {
         &self.handle
     }
 
-    /// Founds a pool; returns once members can reach this machine.
+    /// Founds a pool; returns once members can reach this machine. With a quorum, so many members approve its
+    /// policies.
     ///
     /// # Errors
     /// [`PoolError`]
-    pub async fn create(&self, name: &str) -> Result<Value, PoolError> {
-        let id = self.handle.create(name).await?;
+    pub async fn create(&self, name: &str, quorum: Option<u32>) -> Result<Value, PoolError> {
+        let id = self.handle.create(name, quorum).await?;
         self.switch.wait(ADDRESS).await;
         Ok(
             json!({"id": id, "name": name, "addresses": self.addresses().await, "trouble": self.switch.trouble()}),
@@ -349,7 +352,7 @@ impl Pool {
     /// Gives a member at most so much computing time a month, in microseconds; `None`: any amount. Kept on disk.
     ///
     /// # Errors
-    /// [`PoolError::Limits`] when they cannot be written.
+    /// [`PoolError::File`] when they cannot be written.
     pub fn limit(&self, node: NodeId, micros: Option<u64>) -> Result<(), PoolError> {
         limits::set(&self.folder, self.handle.ledger(), node, micros)
     }
@@ -407,16 +410,25 @@ impl Pool {
         Ok(json!({"id": node, "steps": steps, "addresses": addresses, "took_ms": took_ms}))
     }
 
-    /// Lets members use another server's models through this machine, until the node ends.
+    /// Lets members use another server's models through this machine, also after a restart.
     ///
     /// # Errors
     /// What is wrong with the server, in words.
     pub async fn share(&self, url: String, key: Option<String>, slots: usize) -> Result<Value, String> {
-        let config = ShareConfig { node: self.handle.me().to_string(), url, key, slots };
-        let share = Share::bind(config).await.map_err(|error| error.to_string())?;
-        let models: Vec<String> = LoadSource::now(&share).await.into_iter().map(|model| model.name).collect();
-        self.engines.add(Part { provider: Arc::new(share.clone()), load: Arc::new(share) });
-        Ok(json!({"models": models}))
+        Ok(json!({"models": self.shares.share(url, key, slots).await?}))
+    }
+
+    /// Ends what [`share`](Self::share) began; whether there was anything.
+    ///
+    /// # Errors
+    /// [`PoolError::File`] when that cannot be written.
+    pub fn unshare(&self, url: &str) -> Result<bool, PoolError> {
+        self.shares.end(url)
+    }
+
+    /// Servers whose models members can use.
+    pub async fn shared(&self) -> Value {
+        json!({"servers": self.shares.list().await})
     }
 }
 

@@ -15,7 +15,6 @@ mod journal;
 pub mod ledger;
 pub mod names;
 pub mod papers;
-pub mod primitives;
 pub mod roster;
 pub mod service;
 

@@ -39,7 +39,8 @@ impl Roll {
         loop {
             let rows = handle.members().await.unwrap_or_default();
             let authors = rows.into_iter().map(|row| {
-                let until = (row.status != Standing::Member).then_some(Millis(row.expires));
+                let ended = row.ended.unwrap_or(row.expires);
+                let until = (row.status != Standing::Member).then_some(Millis(ended));
                 (row.id, Author { writes: Reach::writes(&row.grants.memory), until })
             });
             *self.authors.write().unwrap_or_else(PoisonError::into_inner) = authors.collect();

@@ -15,14 +15,14 @@ const FILE: &str = "limits.json";
 /// The limits kept in a folder.
 ///
 /// # Errors
-/// [`PoolError::Limits`] for a file that is not what it should be: no limit is better than a wrong one for nobody.
+/// [`PoolError::File`] for a file that is not what it should be: no limit is better than a wrong one for nobody.
 pub(super) fn read(folder: &Path) -> Result<Limits, PoolError> {
     let path = folder.join(FILE);
     match fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| PoolError::Limits { path, reason: error.to_string() }),
+            .map_err(|error| PoolError::File { path, reason: error.to_string() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Limits::default()),
-        Err(error) => Err(PoolError::Limits { path, reason: error.to_string() }),
+        Err(error) => Err(PoolError::File { path, reason: error.to_string() }),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn set(
     let path = folder.join(FILE);
     let bytes = serde_json::to_vec_pretty(&limits).unwrap_or_default();
     crate::atomic::write(&path, |file| file.write_all(&bytes))
-        .map_err(|error| PoolError::Limits { path, reason: error.to_string() })?;
+        .map_err(|error| PoolError::File { path, reason: error.to_string() })?;
     ledger.set_limits(limits);
     Ok(())
 }

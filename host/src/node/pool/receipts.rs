@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parity_scale_codec::Encode;
+use potluck_primitives::{Class, Micros, Receipt, Signed, Tokens, UnixMillis};
 
 use crate::{
     identity::{Digest, NodeId, Signer},
@@ -14,7 +15,6 @@ use crate::{
         PoolHandle,
         clock::{Clock, Millis, SystemClock},
         ledger::{Ledger, Offer, Seen, consider, offer},
-        primitives::{Class, Micros, Receipt, Signed, Tokens, UnixMillis},
     },
 };
 

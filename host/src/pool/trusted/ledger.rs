@@ -15,18 +15,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub use countersign::{
-    MAX_SETTLE, Offer, Refusal, SETTLE_TIME, Seen, SettleError, Verdict, conclude, consider, offer, present,
-    receive,
-};
+pub use countersign::{Offer, Refusal, Seen, consider, offer};
 pub use limits::{LimitReached, Limits};
 use parity_scale_codec::Encode;
+use potluck_primitives::{MAX_RECEIPT, ReceiptError, Signed};
 use serde::{Deserialize, Serialize};
 
 use super::{
     clock::{DAY, Millis, SKEW},
     journal::{Journal, JournalError},
-    primitives::{MAX_RECEIPT, ReceiptError, Signed},
 };
 use crate::identity::NodeId;
 

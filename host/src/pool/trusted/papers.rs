@@ -5,7 +5,8 @@
 //! are: nothing is ever encoded again. Every statement names its pool, so that it means nothing in another one.
 //!
 //! The pool's root key signs who may issue papers (at most one step: root, issuer). Issuers sign invites,
-//! certificates of membership and revocations; a member signs only that it leaves, or its own name.
+//! certificates of membership and revocations; a member signs only that it leaves, its own name,
+//! and its votes about policies.
 
 mod address;
 mod envelope;
@@ -17,6 +18,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vote;
 
 pub use address::{MAX_ADDRESSES, Route};
 pub use envelope::{Paper, PaperError, Sealed};
@@ -24,9 +26,10 @@ pub use export::{ExportError, Hardness, RootKey};
 pub use invite::{Invite, InviteError, MAX_INVITE_TEXT};
 pub use qr::{QrError, qr};
 pub use statement::{
-    Certificate, Delegation, Discovery, InviteId, InviteTerms, Kind, Leave, Pool, PoolId, Rename, Revocation,
-    Statement, Target,
+    Certificate, Delegation, Discovery, InviteId, InviteTerms, Kind, Leave, MAX_QUORUM, Pool, PoolId, Rename,
+    Revocation, Statement, Target,
 };
+pub use vote::{Motion, Vote};
 
 use super::clock::{DAY, Millis};
 

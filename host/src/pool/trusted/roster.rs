@@ -14,6 +14,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod view;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ pub(super) use admit::clocks;
 pub use admit::{Admission, JoinRefusal};
 use slot::Slot;
 pub use view::{Member, OpenInvite, Standing, View};
+pub use votes::Ballot;
 
 use super::{
     clock::{DAY, Millis, SKEW},
@@ -155,6 +157,7 @@ impl Roster {
             }
             Statement::Rename(it) => (author == it.node || self.issued(author)) && self.certified(it.node),
             Statement::Leave(it) => author == it.node && self.certified(author),
+            Statement::Vote(_) => author == root || self.certified(author),
             Statement::Discovery(_) => false,
         }
     }
@@ -183,9 +186,11 @@ impl Roster {
                 _ => None,
             })
             .collect();
+        let root = self.pool.0;
         self.papers.retain(|_, paper| match paper.statement() {
             Statement::Leave(it) => certified.contains(&it.node),
             Statement::Rename(it) => certified.contains(&it.node),
+            Statement::Vote(_) => paper.author() == root || certified.contains(&paper.author()),
             _ => true,
         });
         self.counts.clear();

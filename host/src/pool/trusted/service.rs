@@ -14,12 +14,14 @@ mod home;
 mod issue;
 mod outputs;
 mod problems;
+mod seen;
 mod settle;
 mod show;
 mod talk;
 mod talks;
 #[cfg(test)]
 mod tests;
+mod voting;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,6 +37,7 @@ pub use issue::{InviteOptions, Invited, Revoked};
 pub use outputs::{Admitted, Membership};
 pub use problems::{PROBLEMS, Problem};
 pub use show::{MemberDetail, MemberRow, PoolStatus, Role, Status};
+pub use voting::{BallotRow, Voter};
 
 use super::{
     clock::{Clock, DAY, Millis, Random},

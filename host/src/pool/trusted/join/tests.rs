@@ -67,7 +67,7 @@ fn certificate(to: u8, by: u8) -> Paper {
 }
 
 fn papers() -> Vec<Paper> {
-    let named = Pool { pool: pool(), name: "home".into(), created: NOW };
+    let named = Pool { pool: pool(), name: "home".into(), created: NOW, quorum: None };
     let delegation = Delegation { pool: pool(), node: signer(1).node(), issued: NOW };
     vec![sign(Statement::Pool(named), 0), sign(Statement::Delegation(delegation), 0), terms()]
 }

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::super::clock::HOUR;
-use super::super::primitives::{Class, Micros, Receipt, Tokens, UnixMillis};
 use super::*;
 use crate::identity::{Signature, Signer};
+use potluck_primitives::{Class, Micros, Receipt, Tokens, UnixMillis};
 
 const NOW: Millis = 1_800_000_000_000;
 
@@ -118,35 +118,13 @@ fn seen() -> Seen {
     }
 }
 
-#[tokio::test]
-async fn both_ends_sign_one_receipt() {
-    let (mut near, mut far) = tokio::io::duplex(4_096);
+#[test]
+fn both_ends_sign_one_receipt() {
     let it = receipt(1, 1, 2, NOW, 1_900_000);
-    let (provider, requester) = (signer(1), signer(2));
-    let seen = seen();
-    let (gave, took) = tokio::join!(present(&mut near, it, &provider), receive(&mut far, &seen, &requester));
-    let (gave, took) = (gave.unwrap(), took.unwrap());
-    assert_eq!(gave, took);
-    assert!(gave.verify().is_ok());
-}
-
-#[tokio::test]
-async fn the_provider_hears_why_not() {
-    let (mut near, mut far) = tokio::io::duplex(4_096);
-    let it = Receipt { completion_tokens: Tokens(500), ..receipt(1, 1, 2, NOW, 1_900_000) };
-    let (provider, requester) = (signer(1), signer(2));
-    let seen = seen();
-    let (gave, took) = tokio::join!(present(&mut near, it, &provider), receive(&mut far, &seen, &requester));
-    let refused = Refusal::Tokens { said: 500, counted: 50 };
-    assert!(matches!(gave, Err(SettleError::Refused(why)) if why == refused));
-    assert!(took.is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn nobody_waits_for_ever() {
-    let (mut near, _far) = tokio::io::duplex(4_096);
-    let gave = present(&mut near, receipt(1, 1, 2, NOW, 1), &signer(1)).await;
-    assert!(matches!(gave, Err(SettleError::Timeout)));
+    let signed = consider(&offer(&it, &signer(1)).unwrap(), &seen(), &signer(2)).unwrap();
+    assert_eq!(signed.receipt, it);
+    assert!(signed.verify().is_ok());
+    assert!(offer(&it, &signer(3)).is_err(), "nobody offers a receipt of another machine");
 }
 
 #[test]
@@ -160,6 +138,8 @@ fn only_what_was_seen_is_signed() {
     assert_eq!(refuse(|it| it.pool = [9; 32]), Refusal::Other("pool".into()));
     assert_eq!(refuse(|it| it.model = [9; 32]), Refusal::Other("model".into()));
     assert_eq!(refuse(|it| it.requester = [9; 32]), Refusal::Other("requester".into()));
+    let many = refuse(|it| it.completion_tokens = Tokens(500));
+    assert_eq!(many, Refusal::Tokens { said: 500, counted: 50 });
     assert!(matches!(refuse(|it| it.prompt_tokens = Tokens(900)), Refusal::Tokens { .. }));
     assert!(matches!(refuse(|it| it.compute = Micros(3_000_000)), Refusal::Compute { .. }));
     assert!(matches!(refuse(|it| it.started_at.0 -= 9_000), Refusal::Compute { .. }));

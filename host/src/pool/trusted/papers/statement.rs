@@ -10,8 +10,11 @@ use super::super::{
     grants::{GrantError, Grants},
     names,
 };
-use super::{MAX_INVITE_LIFE, MAX_LIFE, MAX_REASON, MAX_USES, PaperError};
+use super::{MAX_INVITE_LIFE, MAX_LIFE, MAX_REASON, MAX_USES, PaperError, Vote};
 use crate::identity::{HexError, NodeId};
+
+/// Most votes that a pool can ask for.
+pub const MAX_QUORUM: u32 = 512;
 
 /// A public key that stands for something other than a machine.
 macro_rules! key_name {
@@ -82,6 +85,9 @@ pub enum Statement {
     /// The key under which members find each other. Never part of a roster: it is a secret.
     #[n(7)]
     Discovery(#[n(0)] Discovery),
+    /// What a member thinks of a policy.
+    #[n(8)]
+    Vote(#[n(0)] Vote),
 }
 
 /// What a statement is about. Papers that others depend on come first.
@@ -104,6 +110,8 @@ pub enum Kind {
     Leave,
     /// [`Discovery`].
     Discovery,
+    /// [`Vote`].
+    Vote,
 }
 
 /// A pool, by its root.
@@ -119,6 +127,9 @@ pub struct Pool {
     /// When it was made.
     #[n(2)]
     pub created: Millis,
+    /// How many members must vote for a policy; `None`: the pool's owner decides alone.
+    #[n(3)]
+    pub quorum: Option<u32>,
 }
 
 /// The root lets a machine issue papers, until it is revoked.
@@ -296,6 +307,7 @@ impl fmt::Display for Kind {
             Self::Rename => "rename",
             Self::Leave => "leave",
             Self::Discovery => "discovery",
+            Self::Vote => "vote",
         })
     }
 }
@@ -312,6 +324,7 @@ impl Statement {
             Self::Rename(_) => Kind::Rename,
             Self::Leave(_) => Kind::Leave,
             Self::Discovery(_) => Kind::Discovery,
+            Self::Vote(_) => Kind::Vote,
         }
     }
 
@@ -326,6 +339,7 @@ impl Statement {
             Self::Rename(it) => it.pool,
             Self::Leave(it) => it.pool,
             Self::Discovery(it) => it.pool,
+            Self::Vote(it) => it.pool,
         }
     }
 
@@ -340,6 +354,7 @@ impl Statement {
             Self::Rename(it) => it.at,
             Self::Leave(it) => it.at,
             Self::Discovery(it) => it.at,
+            Self::Vote(it) => it.at,
         }
     }
 
@@ -349,19 +364,17 @@ impl Statement {
             return Err(PaperError::Field { field: "time", reason: "lies before 1970".into() });
         }
         match self {
+            Self::Pool(it) if it.quorum.is_some_and(|quorum| quorum == 0 || quorum > MAX_QUORUM) => {
+                let reason = format!("is not within 1 and {MAX_QUORUM}");
+                Err(PaperError::Field { field: "quorum", reason })
+            }
             Self::Pool(it) => named(&it.name),
             Self::Delegation(_) | Self::Leave(_) | Self::Discovery(_) => Ok(()),
             Self::Invite(it) => it.check(),
             Self::Certificate(it) => it.check(),
             Self::Rename(it) => named(&it.name),
-            Self::Revocation(it) if it.reason.len() > MAX_REASON => Err(PaperError::Field {
-                field: "reason",
-                reason: format!("is longer than {MAX_REASON} bytes"),
-            }),
-            Self::Revocation(it) if it.reason.chars().any(names::unprintable) => {
-                Err(PaperError::Field { field: "reason", reason: "cannot be printed".into() })
-            }
-            Self::Revocation(_) => Ok(()),
+            Self::Revocation(it) => printable("reason", &it.reason, MAX_REASON),
+            Self::Vote(it) => it.check(),
         }
     }
 }
@@ -396,6 +409,16 @@ fn life(issued: Millis, expires: Millis, most: Millis) -> Result<(), PaperError>
         Some(life) if life > 0 && life <= most => Ok(()),
         _ => Err(PaperError::Field { field: "expires", reason: "makes its life too long, or none".into() }),
     }
+}
+
+/// Whether a text for people is short enough and can be shown.
+pub(super) fn printable(field: &'static str, text: &str, most: usize) -> Result<(), PaperError> {
+    let reason = match text {
+        _ if text.len() > most => format!("is longer than {most} bytes"),
+        _ if text.chars().any(names::unprintable) => "cannot be printed".into(),
+        _ => return Ok(()),
+    };
+    Err(PaperError::Field { field, reason })
 }
 
 fn named(name: &str) -> Result<(), PaperError> {

@@ -148,7 +148,7 @@ fn fields_that_cannot_be_are_not_even_signed() {
 
 #[test]
 fn the_root_key_travels_under_a_passphrase() {
-    let it = Pool { pool: pool(), name: "home".into(), created: NOW };
+    let it = Pool { pool: pool(), name: "home".into(), created: NOW, quorum: None };
     let paper = Paper::sign(Statement::Pool(it), &signer(1)).unwrap();
     let root = RootKey::new([1; 32], paper.clone()).unwrap();
     assert!(RootKey::new([2; 32], paper.clone()).is_none());

@@ -32,6 +32,7 @@ impl Slot {
             Statement::Rename(it) => (it.node, NOBODY),
             Statement::Leave(it) => (it.node, NOBODY),
             Statement::Discovery(it) => (it.pool.0, NOBODY),
+            Statement::Vote(it) => (it.motion.subject(), NOBODY),
         };
         Self { kind: paper.statement().kind(), subject, second, author: paper.author() }
     }

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::super::clock::{DAY, HOUR, MINUTE};
 use super::super::grants::Grants;
 use super::super::papers::{
-    Certificate, Delegation, Discovery, InviteId, InviteTerms, Leave, Pool, Rename, Revocation, Target,
+    Certificate, Delegation, Discovery, InviteId, InviteTerms, Leave, Motion, Pool, Rename, Revocation,
+    Target, Vote,
 };
 use super::*;
 use crate::identity::Signer;
@@ -77,7 +78,7 @@ fn leave(who: u8, at: Millis) -> Paper {
 
 /// A pool with the issuers 1 and 2.
 fn base() -> Roster {
-    let name = Pool { pool: pool(), name: "home".into(), created: NOW };
+    let name = Pool { pool: pool(), name: "home".into(), created: NOW, quorum: None };
     roster(vec![
         sign(Statement::Pool(name), 0),
         delegation(1),
@@ -374,4 +375,71 @@ proptest! {
         }
         prop_assert_eq!(left.digest(), right.digest());
     }
+}
+
+fn motion(component: u8, from: Millis) -> Motion {
+    Motion { kind: 0, component: [component; 32], from }
+}
+
+fn vote(motion: Motion, yes: bool, at: Millis, by: u8) -> Paper {
+    sign(Statement::Vote(Vote { pool: pool(), motion, yes, at, note: String::new() }), by)
+}
+
+fn approved(roster: &Roster) -> Vec<Motion> {
+    let ballots = roster.view(NOW).ballots;
+    ballots.into_iter().filter(|ballot| ballot.approved).map(|ballot| ballot.motion).collect()
+}
+
+#[test]
+fn where_the_owner_decides_the_roots_vote_alone_counts() {
+    let mut roster = base();
+    let stranger = roster.insert(vote(motion(1, NOW), true, NOW, 9), NOW).unwrap_err();
+    assert!(matches!(stranger, PaperError::Unauthorised { kind: Kind::Vote, .. }));
+    let roster = with(roster, vec![vote(motion(1, NOW), true, NOW, 1), vote(motion(1, NOW), true, NOW, 2)]);
+    assert!(approved(&roster).is_empty() && roster.view(NOW).ballots.is_empty());
+    let roster =
+        with(roster, vec![vote(motion(1, NOW), true, NOW, 0), vote(motion(2, NOW + 1), true, NOW, 0)]);
+    assert_eq!(approved(&roster), [motion(2, NOW + 1), motion(1, NOW)], "the newest activation comes first");
+    let roster = with(roster, vec![vote(motion(2, NOW + 1), false, NOW + 1, 0)]);
+    assert_eq!(approved(&roster), [motion(1, NOW)], "the last vote counts");
+    let again = with(roster, vec![vote(motion(2, NOW + 1), true, NOW, 0)]);
+    assert_eq!(approved(&again), [motion(1, NOW)], "an older vote changes nothing");
+}
+
+#[test]
+fn with_a_quorum_each_member_has_one_vote() {
+    let name = Pool { pool: pool(), name: "home".into(), created: NOW, quorum: Some(2) };
+    let voted = motion(1, NOW);
+    let roster = roster(vec![
+        sign(Statement::Pool(name), 0),
+        delegation(1),
+        certificate(1, "one", NOW, 1, None, 1),
+        certificate(2, "two", NOW, 1, None, 1),
+        certificate(3, "three", NOW, 1, None, 1),
+        vote(voted, true, NOW, 0),
+        vote(voted, true, NOW + 1, 2),
+        vote(voted, true, NOW + 2, 2),
+    ]);
+    assert!(approved(&roster).is_empty(), "neither the owner nor a second vote of the same member counts");
+    let two = with(roster.clone(), vec![vote(voted, true, NOW + 3, 3)]);
+    assert_eq!(approved(&two), [voted]);
+    let ballot = two.view(NOW).ballots.remove(0);
+    assert_eq!((ballot.yes, ballot.no, ballot.proposed), (vec![node(2), node(3)], vec![], NOW + 2));
+    let revoked = with(two.clone(), vec![revoke(Target::Node(node(3)), NOW + 4, 1)]);
+    assert!(approved(&revoked).is_empty(), "the vote of a machine that was thrown out is gone");
+    let left = with(two.clone(), vec![leave(3, NOW + 4)]);
+    assert_eq!(approved(&left), [voted], "who leaves has voted");
+    let late = with(roster, vec![leave(3, NOW + 4), vote(voted, true, NOW + 5, 3)]);
+    assert!(approved(&late).is_empty(), "who has left votes no more");
+    assert_eq!(approved(&with(two, vec![vote(voted, false, NOW + 9, 2)])), []);
+}
+
+#[test]
+fn a_vote_that_cannot_be_is_refused() {
+    let sealed = |vote: Vote| Paper::sign(Statement::Vote(vote), &signer(1)).unwrap_err();
+    let good = Vote { pool: pool(), motion: motion(1, NOW), yes: true, at: NOW, note: String::new() };
+    let early = Motion { from: -1, ..good.motion };
+    assert!(sealed(Vote { motion: early, ..good.clone() }).to_string().contains("activation"));
+    assert!(sealed(Vote { note: "x".repeat(257), ..good.clone() }).to_string().contains("256 bytes"));
+    assert!(sealed(Vote { note: "a\u{7}".into(), ..good }).to_string().contains("printed"));
 }

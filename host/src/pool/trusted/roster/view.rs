@@ -9,10 +9,10 @@ use super::super::{
     grants::Grants,
     names,
     papers::{
-        Certificate, InviteId, InviteTerms, Paper, Pool, PoolId, Rename, Revocation, Statement, Target,
+        Certificate, InviteId, InviteTerms, Paper, Pool, PoolId, Rename, Revocation, Statement, Target, Vote,
     },
 };
-use super::{LAPSE, Roster};
+use super::{Ballot, LAPSE, Roster, votes};
 use crate::identity::NodeId;
 
 /// How long the holder of an invite that ended still hears why: a week.
@@ -51,6 +51,8 @@ pub struct Member {
     pub issuer: NodeId,
     /// Why it was thrown out.
     pub reason: Option<String>,
+    /// When it ceased to count, in milliseconds since the Unix epoch; `None` while it does.
+    pub ended: Option<Millis>,
 }
 
 /// An invite that can be used.
@@ -85,6 +87,10 @@ pub struct View {
     /// revoked lately, so that their holders get their certificate again, or hear why not. The second part says
     /// whether only the owner can answer.
     pub guests: BTreeMap<InviteId, bool>,
+    /// How many members must vote for a policy; `None`: the owner decides.
+    pub quorum: Option<u32>,
+    /// Motions about policies, the newest activation first.
+    pub ballots: Vec<Ballot>,
 }
 
 /// The papers by kind.
@@ -97,6 +103,7 @@ struct Sorted<'r> {
     revocations: Vec<(&'r Revocation, NodeId)>,
     renames: Vec<(&'r Rename, &'r Paper)>,
     left: BTreeMap<NodeId, Millis>,
+    votes: Vec<(&'r Vote, NodeId)>,
 }
 
 impl View {
@@ -167,15 +174,20 @@ impl Roster {
             if let Some(revocation) = revoked.get(node) {
                 member.standing = Standing::Revoked;
                 member.reason = Some(revocation.reason.clone()).filter(|reason| !reason.is_empty());
-            } else if sorted.left.get(node).is_some_and(|at| *at >= member.certificate.joined) {
+                member.ended = Some(revocation.at);
+            } else if let Some(at) = sorted.left.get(node).filter(|at| **at >= member.certificate.joined) {
                 member.standing = Standing::Left;
+                member.ended = Some(*at);
             }
         }
         name(&mut members, &sorted.renames, &valid);
         issuers.retain(|node| members.get(node).is_none_or(|member| member.standing != Standing::Left));
         let (invites, guests) = open_invites(&sorted, &issuers, root, &counted.used, now);
-        let pool = sorted.pool.map_or_else(String::new, |pool| pool.name.clone());
-        View { pool: self.pool, name: pool, now, issuers, members, revoked, invites, guests }
+        let quorum = sorted.pool.and_then(|pool| pool.quorum);
+        let counts = |vote: &Vote, author| may_vote(vote, author, quorum, root, &members, &sorted.left);
+        let ballots = votes::count(&sorted.votes, quorum, counts);
+        let name = sorted.pool.map_or_else(String::new, |pool| pool.name.clone());
+        View { pool: self.pool, name, now, issuers, members, revoked, invites, guests, quorum, ballots }
     }
 
     fn sort(&self) -> Sorted<'_> {
@@ -195,6 +207,7 @@ impl Roster {
                 Statement::Leave(it) => {
                     sorted.left.insert(it.node, it.at);
                 }
+                Statement::Vote(it) => sorted.votes.push((it, paper.author())),
                 Statement::Discovery(_) => {}
             }
         }
@@ -251,6 +264,26 @@ fn count_uses(sorted: &Sorted<'_>, valid: &impl Fn(NodeId) -> bool) -> Uses {
     uses
 }
 
+/// Whether a vote counts: the root's where the owner decides, otherwise one for each machine that is a member, or
+/// was one when it voted and was not thrown out since.
+fn may_vote(
+    vote: &Vote,
+    author: NodeId,
+    quorum: Option<u32>,
+    root: NodeId,
+    members: &BTreeMap<NodeId, Member>,
+    left: &BTreeMap<NodeId, Millis>,
+) -> bool {
+    if quorum.is_none() {
+        return author == root;
+    }
+    members.get(&author).is_some_and(|member| match member.standing {
+        Standing::Member | Standing::Expired => true,
+        Standing::Left => left.get(&author).is_some_and(|at| vote.at < *at),
+        Standing::Revoked | Standing::Surplus | Standing::Void => false,
+    })
+}
+
 /// How a machine stands by its certificates alone: the highest serial that counts holds.
 fn judge(
     node: NodeId,
@@ -282,6 +315,7 @@ fn judge(
         certificate: best.0.clone(),
         issuer: best.1.author(),
         reason: None,
+        ended: (standing != Standing::Member).then_some(best.0.expires),
     })
 }
 

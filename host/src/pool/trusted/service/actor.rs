@@ -12,19 +12,20 @@ use tokio::{
 };
 
 use super::super::{
-    clock::{Clock, HOUR, Millis, Random, draw},
+    clock::{Clock, HOUR, MINUTE, Millis, Random, draw},
     join::{Answer, Applicant, Bucket, Joined},
     ledger::Ledger,
     names,
-    papers::{MAX_LIFE, PoolId},
+    papers::{MAX_LIFE, Motion, PoolId},
     roster::JoinRefusal,
 };
 use super::{
-    InviteOptions, Invited, MemberDetail, MemberRow, Parts, PeerEvent, PoolError, PoolHandle, Revoked,
-    Settings, Status,
+    BallotRow, InviteOptions, Invited, MemberDetail, MemberRow, Parts, PeerEvent, PoolError, PoolHandle,
+    Revoked, Settings, Status,
     home::Home,
     outputs::Access,
     problems::Problems,
+    seen,
     talk::{Said, Talk},
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, PoolError>>;
 pub(super) enum Command {
     Create {
         name: String,
+        quorum: Option<u32>,
         reply: Reply<PoolId>,
     },
     Invite {
@@ -78,6 +80,15 @@ pub(super) enum Command {
         wanted: Option<String>,
         name: String,
         reply: Reply<String>,
+    },
+    Ballots {
+        reply: Reply<Vec<BallotRow>>,
+    },
+    Vote {
+        motion: Motion,
+        yes: bool,
+        note: String,
+        reply: Reply<BallotRow>,
     },
     Leave {
         reply: Reply<()>,
@@ -178,6 +189,8 @@ pub(super) struct Actor {
     pub(super) talks: BTreeMap<NodeId, Talk>,
     pub(super) runs: BTreeMap<NodeId, Runs>,
     pub(super) last_seen: BTreeMap<NodeId, Millis>,
+    /// When that was written down.
+    pub(super) seen_kept: Millis,
     pub(super) problems: Problems,
     pub(super) boot: [u8; 16],
     pub(super) sessions: u64,
@@ -227,6 +240,7 @@ impl Actor {
             (parts.signer.clone(), Arc::clone(&parts.random)),
             settings.hardness,
         );
+        let folder = settings.folder.clone();
         let start = Instant::now();
         let mut actor = Self {
             settings,
@@ -242,7 +256,8 @@ impl Actor {
             links: BTreeMap::new(),
             talks: BTreeMap::new(),
             runs: BTreeMap::new(),
-            last_seen: BTreeMap::new(),
+            last_seen: seen::read(&folder),
+            seen_kept: now,
             problems: Problems::default(),
             sessions: 0,
             chairs: Arc::new(Semaphore::new(8)),
@@ -282,6 +297,7 @@ impl Actor {
                 _ = tick.tick() => self.tick().await,
             }
         }
+        self.keep_seen().await;
         self.hang_up(super::super::exchange::Bye::Leaving).await;
         self.access.publish(super::GateView::default(), None, Vec::new());
         self.ledger.close();
@@ -305,7 +321,11 @@ impl Actor {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Create { name, reply } => answer(reply, self.create(&name).await),
+            Command::Create { name, quorum, reply } => answer(reply, self.create(&name, quorum).await),
+            Command::Ballots { reply } => answer(reply, self.ballots()),
+            Command::Vote { motion, yes, note, reply } => {
+                answer(reply, self.vote(motion, yes, note).await);
+            }
             Command::Invite { options, reply } => answer(reply, self.invite(*options).await),
             Command::MayJoin { pool, reply } => answer(reply, self.may_join(pool)),
             Command::Adopt { joined, reply } => answer(reply, self.adopt(*joined).await),
@@ -365,6 +385,9 @@ impl Actor {
         let now = self.now();
         self.repeat();
         self.dial_due();
+        if now.saturating_sub(self.seen_kept).saturating_abs() >= MINUTE {
+            self.keep_seen().await;
+        }
         if now.saturating_sub(self.tidied).saturating_abs() >= TIDY {
             self.tidied = now;
             self.last_seen

@@ -115,9 +115,9 @@ pub enum PoolError {
         /// Why.
         reason: String,
     },
-    /// The limits cannot be read or written.
-    #[error("the limits in {} cannot be used: {reason}", path.display())]
-    Limits {
+    /// A file of the owner's wishes cannot be read or written.
+    #[error("{} cannot be used: {reason}; mend it, or remove it to begin anew", path.display())]
+    File {
         /// The file.
         path: std::path::PathBuf,
         /// Why.

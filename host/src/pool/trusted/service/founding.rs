@@ -18,14 +18,15 @@ use super::{
 use crate::identity::Signer;
 
 impl Actor {
-    /// Makes a pool, whose root key stays on this machine.
-    pub(super) async fn create(&mut self, name: &str) -> Result<PoolId, PoolError> {
+    /// Makes a pool, whose root key stays on this machine. With a quorum, so many members approve its policies.
+    pub(super) async fn create(&mut self, name: &str, quorum: Option<u32>) -> Result<PoolId, PoolError> {
         self.free()?;
         let name = names::clean(name)?;
         let seed = draw(&*self.random)?;
         let signer = Signer::from_seed(seed);
         let pool = PoolId(signer.node());
-        let paper = Paper::sign(Statement::Pool(Pool { pool, name, created: self.now() }), &signer)?;
+        let statement = Pool { pool, name, created: self.now(), quorum };
+        let paper = Paper::sign(Statement::Pool(statement), &signer)?;
         let root = RootKey::new(seed, paper).ok_or(PoolError::NotOwner)?;
         self.found(&root).await?;
         Ok(pool)

@@ -9,11 +9,11 @@ use super::super::{
     grants::Grants,
     join::{self, Ask},
     ledger::Ledger,
-    papers::{Hardness, Invite, PoolId, RootKey},
+    papers::{Hardness, Invite, Motion, PoolId, RootKey},
 };
 use super::{
-    Admitted, GateView, InviteOptions, Invited, MemberDetail, MemberRow, Membership, PoolError, Revoked,
-    Status,
+    Admitted, BallotRow, GateView, InviteOptions, Invited, MemberDetail, MemberRow, Membership, PoolError,
+    Revoked, Status,
     actor::{Command, Reply},
     outputs::Access,
 };
@@ -50,13 +50,41 @@ impl PoolHandle {
         answer.await.map_err(|_| PoolError::Closed)?
     }
 
-    /// Makes a pool; its root key stays on this machine.
+    /// Makes a pool; its root key stays on this machine. With a quorum, so many members must vote for a policy;
+    /// without one its owner decides.
     ///
     /// # Errors
-    /// [`PoolError::AlreadyIn`], a name that cannot be used, or a disk that cannot be written.
-    pub async fn create(&self, name: impl Into<String>) -> Result<PoolId, PoolError> {
+    /// [`PoolError::AlreadyIn`], a name or quorum that cannot be used, or a disk that cannot be written.
+    pub async fn create(&self, name: impl Into<String>, quorum: Option<u32>) -> Result<PoolId, PoolError> {
         let name = name.into();
-        self.ask(|reply| Command::Create { name, reply }).await
+        self.ask(|reply| Command::Create { name, quorum, reply }).await
+    }
+
+    /// The motions about policies, the newest activation first.
+    ///
+    /// # Errors
+    /// [`PoolError::NoPool`].
+    pub async fn ballots(&self) -> Result<Vec<BallotRow>, PoolError> {
+        self.ask(|reply| Command::Ballots { reply }).await
+    }
+
+    /// Votes on a motion; the first vote proposes it. On disk when this returns.
+    ///
+    /// # Errors
+    /// [`PoolError::NoPool`], or [`PoolError::NotOwner`] where the owner decides and is not here.
+    pub async fn vote(
+        &self,
+        motion: Motion,
+        yes: bool,
+        note: impl Into<String>,
+    ) -> Result<BallotRow, PoolError> {
+        let note = note.into();
+        self.ask(|reply| Command::Vote { motion, yes, note, reply }).await
+    }
+
+    /// Policies that the pool has approved; changes as votes come in. Empty without a pool.
+    pub fn approved(&self) -> watch::Receiver<Arc<Vec<Motion>>> {
+        self.access.approved()
     }
 
     /// Makes an invite. It is on disk when this returns.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::super::{
     clock::{Clock, Millis},
     grants::Grants,
+    papers::Motion,
 };
 use super::GateView;
 use crate::identity::NodeId;
@@ -51,6 +52,7 @@ pub(super) struct Access {
     rights: RwLock<BTreeMap<NodeId, (Grants, Millis)>>,
     admitted: watch::Sender<Arc<Vec<Admitted>>>,
     gate: watch::Sender<GateView>,
+    approved: watch::Sender<Arc<Vec<Motion>>>,
 }
 
 impl Access {
@@ -61,11 +63,25 @@ impl Access {
             rights: RwLock::default(),
             admitted: watch::Sender::new(Arc::default()),
             gate: watch::Sender::new(GateView::default()),
+            approved: watch::Sender::new(Arc::default()),
         }
     }
 
     pub(super) fn gate(&self) -> watch::Receiver<GateView> {
         self.gate.subscribe()
+    }
+
+    pub(super) fn approved(&self) -> watch::Receiver<Arc<Vec<Motion>>> {
+        self.approved.subscribe()
+    }
+
+    /// Publishes which policies are approved.
+    pub(super) fn approve(&self, motions: Vec<Motion>) {
+        self.approved.send_if_modified(|held| {
+            let changed = **held != motions;
+            *held = Arc::new(motions);
+            changed
+        });
     }
 
     /// Publishes what holds from now on. Rights are taken away before anybody is told.

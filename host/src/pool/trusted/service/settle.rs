@@ -125,6 +125,10 @@ impl Actor {
             Some((home.view.grants(me)?, member.certificate.expires))
         });
         self.access.publish(self.gate(), own, admitted);
+        // Somebody who is no member any more is bound by nothing the pool decides, and serves nobody in it.
+        let view = self.home.as_ref().map(|home| &home.view).filter(|view| view.is_member(me));
+        let approved = view.iter().flat_map(|view| &view.ballots).filter(|ballot| ballot.approved);
+        self.access.approve(approved.map(|ballot| ballot.motion).collect());
     }
 
     /// Which machines may connect.

@@ -34,6 +34,8 @@ pub struct MemberRow {
     pub grants: Grants,
     /// Until when its certificate holds, in milliseconds since the Unix epoch.
     pub expires: Millis,
+    /// When it ceased to be a member, in milliseconds since the Unix epoch.
+    pub ended: Option<Millis>,
     /// Whether it counts as a member.
     pub status: Standing,
 }
@@ -140,6 +142,7 @@ impl Actor {
             last_seen: if online { Some(self.now()) } else { self.last_seen.get(&node).copied() },
             grants: Grants { admin, ..member.certificate.grants.clone() },
             expires: member.certificate.expires,
+            ended: member.ended,
             status: member.standing,
         }
     }

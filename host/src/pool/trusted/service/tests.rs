@@ -20,7 +20,7 @@ async fn pool(net: &Net, count: u8) -> Vec<Machine> {
     for end in 1..=count {
         machines.push(net.machine(end).await);
     }
-    machines[0].handle.create("home").await.unwrap();
+    machines[0].handle.create("home", None).await.unwrap();
     let options = InviteOptions { uses: u32::from(count), ..InviteOptions::default() };
     let invited = machines[0].handle.invite(options).await.unwrap();
     for machine in &machines[1..] {
@@ -50,7 +50,7 @@ async fn from_nothing_to_two_members() {
     let net = Net::new();
     let (a, b) = (net.machine(1).await, net.machine(2).await);
     assert!(matches!(a.handle.members().await, Err(PoolError::NoPool)));
-    let pool = a.handle.create("home").await.unwrap();
+    let pool = a.handle.create("home", None).await.unwrap();
     let invited = a.handle.invite(InviteOptions::default()).await.unwrap();
     assert_eq!(a.handle.gate().borrow().guests.len(), 1);
     let row = net.join(&b, &invited.invite, 1).await.unwrap();
@@ -78,9 +78,9 @@ async fn from_nothing_to_two_members() {
 async fn a_machine_is_in_one_pool() {
     let net = Net::new();
     let (a, b) = (net.machine(1).await, net.machine(2).await);
-    a.handle.create("home").await.unwrap();
-    b.handle.create("work").await.unwrap();
-    assert!(matches!(a.handle.create("other").await, Err(PoolError::AlreadyIn { .. })));
+    a.handle.create("home", None).await.unwrap();
+    b.handle.create("work", None).await.unwrap();
+    assert!(matches!(a.handle.create("other", None).await, Err(PoolError::AlreadyIn { .. })));
     let invited = a.handle.invite(InviteOptions::default()).await.unwrap();
     let invite = Invite::parse(&invited.invite).unwrap();
     assert!(
@@ -97,7 +97,7 @@ async fn a_machine_is_in_one_pool() {
 async fn an_invite_says_why_it_does_not_work() {
     let net = Net::new();
     let (a, b, c) = (net.machine(1).await, net.machine(2).await, net.machine(3).await);
-    a.handle.create("home").await.unwrap();
+    a.handle.create("home", None).await.unwrap();
     let invited = a.handle.invite(InviteOptions::default()).await.unwrap();
     net.join(&b, &invited.invite, 1).await.unwrap();
     let why = refusal(net.join(&c, &invited.invite, 1).await.unwrap_err());
@@ -307,7 +307,7 @@ async fn the_root_key_moves_to_another_machine() {
 async fn an_answer_that_was_lost_costs_no_use() {
     let net = Net::new();
     let (a, b) = (net.machine(1).await, net.machine(2).await);
-    a.handle.create("home").await.unwrap();
+    a.handle.create("home", None).await.unwrap();
     let invited = a.handle.invite(InviteOptions::default()).await.unwrap();
     // The issuer writes the certificate down, and the joiner never hears of it.
     let invite = Invite::parse(&invited.invite).unwrap();

@@ -214,7 +214,7 @@ async fn who_makes_papers_without_end_is_left() {
 async fn a_flood_of_joins_is_bounded() {
     let net = Net::new();
     let a = net.machine(1).await;
-    a.handle.create("home").await.unwrap();
+    a.handle.create("home", None).await.unwrap();
     let invited = a.handle.invite(InviteOptions { uses: 200, ..InviteOptions::default() }).await.unwrap();
     let invite = Invite::parse(&invited.invite).unwrap();
     let mut streams: Vec<Stream> = (0..40).map(|_| net.knock(&invite, 1)).collect();

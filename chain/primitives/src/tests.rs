@@ -1,3 +1,7 @@
+extern crate std;
+
+use std::prelude::v1::*;
+
 use ed25519_dalek::{Signer as _, SigningKey};
 use parity_scale_codec::Encode;
 use proptest::prelude::*;

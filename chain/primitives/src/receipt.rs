@@ -1,7 +1,5 @@
 //! Receipts: what a job took, signed by both ends of it.
 
-extern crate alloc;
-
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
