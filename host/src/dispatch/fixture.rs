@@ -50,6 +50,7 @@ pub(crate) fn grants() -> Grants {
         memory: Vec::new(),
         rate: None,
         admin: false,
+        fetch: None,
     }
 }
 

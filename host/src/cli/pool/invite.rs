@@ -9,10 +9,13 @@ use super::{
 };
 use crate::config::value::parse_duration;
 
+/// Stands for every model, or every project.
+const ALL: &str = "*";
+
 /// Print an invite: whoever has it can join, until it expires or is used up. Pass it on as you would a key.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck pool invite\n  potluck pool invite --uses 5 --expires 7d\n  potluck pool invite --name anna-laptop --memory shop --memory notes:read\n  potluck pool invite --no-serve --model qwen2.5-0.5b-instruct --rate 10"
+    after_help = "Examples:\n  potluck pool invite\n  potluck pool invite --uses 5 --expires 7d\n  potluck pool invite --name anna-laptop --memory shop --memory notes:read\n  potluck pool invite --no-serve --model qwen2.5-0.5b-instruct --rate 10\n  potluck pool invite --fetch                    the machine may copy models, too"
 )]
 pub(super) struct Invite {
     /// How long it can be used: 30m, 24h, 7d.
@@ -36,6 +39,9 @@ pub(super) struct Invite {
     /// It may use only this model (repeatable).
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
+    /// It may copy the files of this model, or of every model that it may use (repeatable). Without it, none.
+    #[arg(long = "fetch", value_name = "NAME", num_args = 0..=1, default_missing_value = ALL)]
+    fetch: Vec<String>,
     /// Share the memory of a project: PROJECT, PROJECT:read, or `*` for all (repeatable).
     #[arg(long = "memory", value_name = "PROJECT[:read|:write]")]
     memory: Vec<String>,
@@ -73,6 +79,7 @@ impl Invite {
             .map_err(|error| CliError::Usage(format!("--expires {}: {error}", self.expires)))?;
         let memory = self.memory.iter().map(|rule| memory_rule(rule)).collect::<Result<Vec<_>, _>>()?;
         let models = if self.models.is_empty() { json!("all") } else { json!({"only": self.models}) };
+        let fetch = copies(&self.fetch);
         Ok(said([
             ("expires_in", expires.as_secs().into()),
             ("uses", self.uses.into()),
@@ -87,9 +94,19 @@ impl Invite {
                     "memory": memory,
                     "rate": self.rate,
                     "admin": self.admin,
+                    "fetch": fetch,
                 }),
             ),
         ]))
+    }
+}
+
+/// The models that may be copied, as a grant.
+fn copies(models: &[String]) -> Value {
+    match models {
+        [] => Value::Null,
+        all if all.iter().any(|model| model == ALL) => json!("all"),
+        some => json!({"only": some}),
     }
 }
 
@@ -104,7 +121,7 @@ fn memory_rule(rule: &str) -> Result<Value, CliError> {
             return Err(CliError::Usage(format!("--memory {rule}: `{other}` is neither read nor write")));
         }
     };
-    let project = Some(project).filter(|project| *project != "*");
+    let project = Some(project).filter(|project| *project != ALL);
     Ok(json!({"project": project, "read": read, "write": write}))
 }
 
@@ -113,9 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_rules_are_read() {
+    fn grants_are_read() {
         assert_eq!(memory_rule("*").unwrap(), json!({"project": null, "read": true, "write": true}));
         assert_eq!(memory_rule("a:b:read").unwrap(), json!({"project": "a:b", "read": true, "write": false}));
+        assert_eq!(copies(&[]), Value::Null);
+        assert_eq!(copies(&["a".into(), ALL.into()]), json!("all"));
+        assert_eq!(copies(&["a".into()]), json!({"only": ["a"]}));
         assert!(memory_rule("shop:all").unwrap_err().to_string().contains("neither read nor write"));
     }
 }

@@ -63,6 +63,7 @@ pub(super) async fn show(client: &Client, member: &str, json: bool) -> Result<()
         let may = grants.get(name).and_then(Value::as_bool).unwrap_or_default();
         page.push_str(&format!("  {}  {what}\n", if may { "yes" } else { "no " }));
     }
+    page.push_str(&format!("  {}\n", copies(grants.get("fetch"))));
     for rule in items(&grants, "memory") {
         let project = rule.get("project").and_then(Value::as_str).unwrap_or("every project");
         let may = |field: &str| rule.get(field).and_then(Value::as_bool).unwrap_or_default();
@@ -81,6 +82,18 @@ pub(super) async fn show(client: &Client, member: &str, json: bool) -> Result<()
         }
     }
     print(&page)
+}
+
+/// Which models a member may copy.
+fn copies(fetch: Option<&Value>) -> String {
+    match fetch {
+        None | Some(Value::Null) => "no   copies models' files".into(),
+        Some(Value::String(_)) => "yes  copies models' files".into(),
+        Some(scope) => {
+            let names = items(scope, "only").iter().filter_map(Value::as_str).collect::<Vec<_>>();
+            format!("yes  copies the files of {}", names.join(", "))
+        }
+    }
 }
 
 /// The address of a member, whatever is in its name.
@@ -106,6 +119,9 @@ mod tests {
         assert_eq!(row(&member, 10), ["anna", "0123456789", "online", "direct", "1.2 ms", "now"]);
         let gone = json!({"id": "0", "name": "eve", "status": "revoked", "last_seen": null});
         assert_eq!(row(&gone, 10)[2..], ["revoked", "", "", "never"]);
+        assert!(copies(None).starts_with("no") && copies(Some(&Value::Null)).starts_with("no"));
+        assert!(copies(Some(&json!("all"))).starts_with("yes"));
+        assert!(copies(Some(&json!({"only": ["m", "n"]}))).ends_with("m, n"));
         assert!(address("a/b c").unwrap().ends_with("/members/a%2Fb%20c"));
     }
 }

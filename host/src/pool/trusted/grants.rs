@@ -38,6 +38,10 @@ pub struct Grants {
     /// It may invite, renew and revoke members.
     #[n(6)]
     pub admin: bool,
+    /// The models whose files it may copy, among those that it may use; `None`: none. Papers that do not name it,
+    /// older ones among them, grant nothing.
+    #[n(7)]
+    pub fetch: Option<Scope>,
 }
 
 /// Some models, or all.
@@ -79,7 +83,7 @@ pub struct GrantError {
 }
 
 impl Default for Grants {
-    /// Serves, uses and relays every model; shares no memory; no administrator.
+    /// Serves, uses and relays every model; shares no memory and no files; no administrator.
     fn default() -> Self {
         Self {
             serve: true,
@@ -89,6 +93,7 @@ impl Default for Grants {
             memory: Vec::new(),
             rate: None,
             admin: false,
+            fetch: None,
         }
     }
 }
@@ -107,7 +112,12 @@ impl Grants {
     /// What the founder of a pool has: everything.
     pub fn everything() -> Self {
         let memory = vec![MemoryGrant { project: None, read: true, write: true }];
-        Self { memory, admin: true, ..Self::default() }
+        Self { memory, admin: true, fetch: Some(Scope::All), ..Self::default() }
+    }
+
+    /// Whether the member may copy the file of the model `name`: it must be one that it may use, too.
+    pub fn fetches(&self, name: &str) -> bool {
+        self.models.covers(name) && self.fetch.as_ref().is_some_and(|scope| scope.covers(name))
     }
 
     /// Whether the member may read the memory of `project`.
@@ -126,13 +136,14 @@ impl Grants {
     /// [`GrantError`] with the part that is too long or has control characters.
     pub fn check(&self) -> Result<(), GrantError> {
         let fail = |field, reason: String| Err(GrantError { field, reason });
-        if let Scope::Only(models) = &self.models {
+        for (field, scope) in [("models", Some(&self.models)), ("fetch", self.fetch.as_ref())] {
+            let Some(Scope::Only(models)) = scope else { continue };
             if models.len() > MAX_MODELS {
-                return fail("models", format!("names {} models, at most {MAX_MODELS} fit", models.len()));
+                return fail(field, format!("names {} models, at most {MAX_MODELS} fit", models.len()));
             }
             if let Some(model) = models.iter().find(|model| !word(model)) {
                 return fail(
-                    "models",
+                    field,
                     format!("holds a name that is empty, too long or unprintable: {model:?}"),
                 );
             }
@@ -182,5 +193,52 @@ mod tests {
         assert!(grants.check().is_ok());
         let long = Grants { models: Scope::Only(vec!["x".repeat(97)]), ..Grants::default() };
         assert_eq!(long.check().unwrap_err().field, "models");
+        let long = Grants { fetch: Some(Scope::Only(vec![String::new()])), ..Grants::default() };
+        assert_eq!(long.check().unwrap_err().field, "fetch");
+    }
+
+    /// The grants of papers that were signed before files could be copied.
+    #[derive(Encode, Decode, Debug, PartialEq)]
+    #[cbor(array)]
+    struct Before {
+        #[n(0)]
+        serve: bool,
+        #[n(1)]
+        uses: bool,
+        #[n(2)]
+        relay: bool,
+        #[n(3)]
+        models: Scope,
+        #[n(4)]
+        memory: Vec<MemoryGrant>,
+        #[n(5)]
+        rate: Option<u32>,
+        #[n(6)]
+        admin: bool,
+    }
+
+    #[test]
+    fn older_papers_grant_no_copies_and_stay_as_they_are() {
+        let before = Before {
+            serve: true,
+            uses: true,
+            relay: true,
+            models: Scope::All,
+            memory: Vec::new(),
+            rate: None,
+            admin: false,
+        };
+        let bytes = minicbor::to_vec(&before).unwrap();
+        let grants: Grants = minicbor::decode(&bytes).unwrap();
+        assert_eq!(grants, Grants::default());
+        assert!(!grants.fetches("m"));
+        assert_eq!(minicbor::to_vec(&grants).unwrap(), bytes);
+        let scope = Some(Scope::Only(vec!["m".into(), "n".into()]));
+        let models = Scope::Only(vec!["m".into()]);
+        let grants = Grants { fetch: scope, models, ..Grants::default() };
+        assert!(grants.fetches("m") && !grants.fetches("n"), "a copy can be used");
+        let bytes = minicbor::to_vec(&grants).unwrap();
+        assert!(minicbor::decode::<Before>(&bytes).is_ok(), "older machines pass over it");
+        assert_eq!(minicbor::decode::<Grants>(&bytes).unwrap(), grants);
     }
 }
