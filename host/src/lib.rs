@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod api;
 mod atomic;
+pub mod blob;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
