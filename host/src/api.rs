@@ -99,6 +99,13 @@ pub trait Desk: Send + Sync + fmt::Debug {
     /// Fetches a model; dropping the receiver stops the pull.
     fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>>;
 
+    /// Copies a model from members of the pool: `from` is a member, or `pool` for all of them. Otherwise as
+    /// [`Desk::pull`].
+    fn pull_from(&self, model: &str, from: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        let _ = (model, from);
+        refused(PullError::NoPool)
+    }
+
     /// The memory of the owner's agents; `None` when this node keeps none.
     fn memory(&self) -> Option<&Memory>;
 
@@ -118,6 +125,14 @@ pub trait Desk: Send + Sync + fmt::Debug {
 
     /// Whether jobs are taken, for `/readyz`.
     fn ready(&self) -> bool;
+}
+
+/// A pull that does not even begin.
+pub(crate) fn refused(error: PullError) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+    let (sender, receiver) = mpsc::channel(1);
+    // There is room for one.
+    let _ = sender.try_send(Err(error));
+    receiver
 }
 
 /// What every handler holds.

@@ -22,6 +22,9 @@ pub mod value;
 
 pub use flags::Flags;
 
+/// The slowest that a file may be given away, in bytes a second: slower, and the other side takes it for gone.
+const MIN_COPY_RATE: u64 = 64 << 10;
+
 /// The commented default configuration; `docs/config.toml` of the repository.
 pub const DEFAULT_TOML: &str = include_str!("../../docs/config.toml");
 
@@ -144,6 +147,9 @@ pub struct PoolSection {
     pub lan: bool,
     /// Requests of other members that are answered at the same time.
     pub max_jobs: usize,
+    /// Bytes a second that all members together may copy from here. `None`: as many as the network carries, and
+    /// 16 MiB while an answer is being computed.
+    pub copy_rate: Option<u64>,
 }
 
 /// What is logged, on stderr.
@@ -225,6 +231,7 @@ impl Default for PoolSection {
             relay: true,
             lan: true,
             max_jobs: 8,
+            copy_rate: None,
         }
     }
 }
@@ -385,6 +392,9 @@ impl Config {
         }
         if !(1..=1024).contains(&self.pool.max_jobs) {
             return invalid("pool.max_jobs", "must be from 1 to 1024");
+        }
+        if self.pool.copy_rate.is_some_and(|rate| rate < MIN_COPY_RATE) {
+            return invalid("pool.copy_rate", "must be at least 65536 bytes a second");
         }
         for (index, key) in self.http.keys.iter().enumerate() {
             key.check().or_else(|reason| invalid(&format!("http.keys[{index}]"), reason))?;

@@ -19,6 +19,7 @@ mod quant;
 mod reference;
 mod runner;
 mod scheduler;
+mod shelf;
 mod store;
 mod template;
 
@@ -34,7 +35,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::job::{Job, JobError, KeepAlive, Mode, Reply};
+use crate::{
+    blob::{Occupied, fetch::Fetcher, source::BlobSource},
+    job::{Job, JobError, KeepAlive, Mode, Reply},
+};
 
 /// Which backend models run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -223,6 +227,27 @@ impl Inference {
         self.inner.pull(reference)
     }
 
+    /// Copies a model from members of the pool: `from` is a member, or `pool` for all that have it. Otherwise as
+    /// [`Inference::pull`].
+    pub fn pull_from(
+        &self,
+        fetcher: Fetcher,
+        name: &str,
+        from: &str,
+    ) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        self.inner.pull_from(fetcher, name, from)
+    }
+
+    /// The models of this machine, for members that copy them.
+    pub fn blobs(&self) -> Arc<dyn BlobSource> {
+        self.inner.blobs()
+    }
+
+    /// Whether somebody waits for an answer that is computed here.
+    pub fn occupied(&self) -> Arc<dyn Occupied> {
+        self.inner.occupied()
+    }
+
     /// What has been done since start, for metrics.
     pub fn counters(&self) -> Counters {
         self.inner.counters()
@@ -335,6 +360,15 @@ pub enum PullProgress {
     Resolving {
         /// What was asked for.
         reference: String,
+    },
+    /// A member reads its file to find out what is in it.
+    Identifying {
+        /// The member.
+        member: String,
+        /// Bytes so far.
+        completed: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// Bytes are coming in.
     Downloading {

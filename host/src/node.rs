@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{Api, Desk, Settings, time::unix_now},
+    api::{self, Api, Desk, Settings, time::unix_now},
     config::{Config, ConfigError},
     dispatch::{
         Dispatcher,
@@ -142,6 +142,8 @@ impl Node {
                 engine: Arc::clone(&local),
                 load: Arc::new(engines),
                 memory: memory.as_ref(),
+                blobs: vec![inference.blobs()],
+                occupied: inference.occupied(),
             };
             Some(Pool::open(needs).await?)
         };
@@ -299,6 +301,13 @@ impl Desk for FrontDesk {
 
     fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
         self.inference.pull(reference)
+    }
+
+    fn pull_from(&self, model: &str, from: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        match &self.pool {
+            Some(pool) => self.inference.pull_from(pool.fetcher(), model, from),
+            None => api::refused(PullError::NoPool),
+        }
     }
 
     fn memory(&self) -> Option<&Memory> {

@@ -128,7 +128,11 @@ async fn pull(
     guard::admin_only(&caller)?;
     let mut fields = Fields::new(body::object(&api, request).await?);
     let reference = fields.required_string("model")?;
-    let mut progress = api.desk.pull(&reference);
+    let from = fields.string("from")?;
+    let mut progress = match from {
+        Some(from) => api.desk.pull_from(&reference, &from),
+        None => api.desk.pull(&reference),
+    };
     let first = progress.recv().await.unwrap_or(Err(PullError::Stopped))?;
     let patience = api.settings.config.http.client_timeout;
     Ok(pump::stream(Framing::Ndjson, patience, move |pump| async move {

@@ -157,6 +157,12 @@ impl From<PullError> for ApiError {
             PullError::NotFound { .. } | PullError::NoSuchFile { .. } => {
                 (StatusCode::NOT_FOUND, "not_on_hub")
             }
+            PullError::NoPool => (StatusCode::NOT_FOUND, "no_pool"),
+            PullError::NotGranted => (StatusCode::FORBIDDEN, "not_granted"),
+            PullError::NoMember { .. } => (StatusCode::NOT_FOUND, "member_not_found"),
+            PullError::NotInPool { .. } => (StatusCode::NOT_FOUND, "not_in_pool"),
+            PullError::Differs { .. } => (StatusCode::CONFLICT, "files_differ"),
+            PullError::Taken { .. } => (StatusCode::CONFLICT, "name_taken"),
             PullError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
             _ => (StatusCode::BAD_GATEWAY, "pull_failed"),
         };

@@ -131,6 +131,9 @@ pub struct Flags {
     /// Requests of other members answered at the same time [default: 8].
     #[arg(long, global = true, env = "POTLUCK_MAX_JOBS", value_name = "N", hide_short_help = true)]
     pub max_jobs: Option<usize>,
+    /// Bytes a second that members may copy from here [default: no limit].
+    #[arg(long, global = true, env = "POTLUCK_COPY_RATE", value_name = "BYTES", hide_short_help = true)]
+    pub copy_rate: Option<u64>,
     /// error, warn, info, debug, trace or a filter [default: info].
     #[arg(long, global = true, env = "POTLUCK_LOG", value_name = "LEVEL", hide_short_help = true)]
     pub log_level: Option<String>,
@@ -206,6 +209,9 @@ impl Flags {
         set(&mut pool.relay, &self.relay);
         set(&mut pool.lan, &self.lan);
         set(&mut pool.max_jobs, &self.max_jobs);
+        if self.copy_rate.is_some() {
+            pool.copy_rate = self.copy_rate;
+        }
         set(&mut config.log.level, &self.log_level);
         set(&mut config.log.format, &self.log_format);
         Ok(())

@@ -19,12 +19,17 @@ use super::{
     embed::{self, EmbedRequest, Embedded, EmbedderInfo, Embeds},
     engine::{self, Files, Loader},
     keeper::Keeper,
-    pull::Puller,
+    pull::{Members, Progress, Puller},
     runner::{Sent, Shared},
     scheduler::Work,
+    shelf::{Computing, Shelf},
     store::Store,
 };
-use crate::job::{Job, JobError, KeepAlive, Mode, Reply};
+use crate::{
+    blob::{Occupied, fetch::Fetcher, source::BlobSource, trees::Trees},
+    job::{Job, JobError, KeepAlive, Mode, Reply},
+    mesh::streams::BoxFuture,
+};
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -34,6 +39,8 @@ pub(super) struct Inner {
     embeds: Embeds,
     cells: Arc<Cells>,
     puller: Arc<Puller>,
+    trees: Trees,
+    occupied: Arc<dyn Occupied>,
     stop: watch::Sender<bool>,
 }
 
@@ -66,11 +73,14 @@ impl Inner {
         let keeper = Arc::new(Keeper::new(shared, budget, config.max_loaded, config.keep_alive));
         tokio::spawn(Keeper::reap(Arc::downgrade(&keeper)));
         let store = Arc::new(store);
+        let occupied: Arc<dyn Occupied> = Arc::new(Computing(Arc::clone(&keeper)));
         Ok(Arc::new(Self {
             node: config.node,
             keeper,
             embeds,
             cells,
+            trees: Trees::new(store.trees(), Arc::clone(&occupied)),
+            occupied,
             puller: Arc::new(Puller::from_env(store.clone(), config.offline)),
             store,
             stop: watch::channel(false).0,
@@ -216,12 +226,38 @@ impl Inner {
     }
 
     pub(super) fn pull(&self, reference: &str) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        let (puller, reference) = (self.puller.clone(), reference.to_owned());
+        self.pulling(move |progress| Box::pin(async move { puller.pull(&reference, &progress).await }))
+    }
+
+    pub(super) fn pull_from(
+        &self,
+        fetcher: Fetcher,
+        name: &str,
+        from: &str,
+    ) -> mpsc::Receiver<Result<PullProgress, PullError>> {
+        let (puller, trees) = (self.puller.clone(), self.trees.clone());
+        let (name, from) = (name.to_owned(), from.to_owned());
+        self.pulling(move |progress| {
+            Box::pin(async move {
+                Members { puller: &puller, fetcher: &fetcher, trees: &trees }
+                    .pull(&name, &from, &progress)
+                    .await
+            })
+        })
+    }
+
+    /// Runs a pull until it ends, nobody listens any more, or the node stops.
+    fn pulling(
+        &self,
+        pull: impl FnOnce(Progress) -> BoxFuture<'static, Result<String, PullError>>,
+    ) -> mpsc::Receiver<Result<PullProgress, PullError>> {
         let (progress, steps) = mpsc::channel(PULL_BUFFER);
-        let (puller, reference, mut stop) =
-            (self.puller.clone(), reference.to_owned(), self.stop.subscribe());
+        let mut stop = self.stop.subscribe();
+        let pull = pull(progress.clone());
         tokio::spawn(async move {
             let result = tokio::select! {
-                result = puller.pull(&reference, &progress) => result,
+                result = pull => result,
                 _ = stop.wait_for(|s| *s) => Err(PullError::Stopped),
                 () = progress.closed() => return,
             };
@@ -229,6 +265,14 @@ impl Inner {
             let _ = progress.send(last).await;
         });
         steps
+    }
+
+    pub(super) fn blobs(&self) -> Arc<dyn BlobSource> {
+        Arc::new(Shelf { store: self.store.clone(), trees: self.trees.clone() })
+    }
+
+    pub(super) fn occupied(&self) -> Arc<dyn Occupied> {
+        Arc::clone(&self.occupied)
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -242,6 +286,7 @@ impl Inner {
 
     pub(super) async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(true);
+        self.trees.stop();
         tokio::join!(self.keeper.shutdown(grace), self.embeds.shutdown(grace));
     }
 }

@@ -4,6 +4,7 @@ mod download;
 mod embedder;
 mod hub;
 mod index;
+mod members;
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,7 @@ use super::{
 };
 use download::Download;
 use hub::Web;
+pub(super) use members::Members;
 
 /// Why a pull failed. What was downloaded so far is kept unless its bytes are wrong, and the pull resumes there.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -118,6 +120,62 @@ pub enum PullError {
         /// What the index's pull ended in.
         index: String,
     },
+    /// This machine is in no pool.
+    #[error(
+        "this machine is in no pool that it could copy models from; `potluck join INVITE` joins one, and without --from the model comes from the hub"
+    )]
+    NoPool,
+    /// This machine may not copy models.
+    #[error(
+        "this machine may not copy models of its pool; an administrator can make an invite that allows it (`potluck pool invite --fetch`), with which it joins again after `potluck pool leave`"
+    )]
+    NotGranted,
+    /// There is no such member, or it is not there.
+    #[error("no member called `{wanted}` is connected; {there}")]
+    NoMember {
+        /// Who was asked for.
+        wanted: String,
+        /// Who is there, in words.
+        there: String,
+    },
+    /// No member has such a model.
+    #[error("no member has a model `{name}` that this machine may copy; {has}")]
+    NotInPool {
+        /// What was asked for.
+        name: String,
+        /// Who has what, in words.
+        has: String,
+    },
+    /// Members have different files under one name.
+    #[error("`{name}` is not the same file everywhere: {which}; choose one with --from MEMBER")]
+    Differs {
+        /// The model.
+        name: String,
+        /// Who has which, in words.
+        which: String,
+    },
+    /// There is another file under that name here.
+    #[error(
+        "another file is here under the name `{name}`{place}; remove it first (`potluck rm {name}`), or keep it"
+    )]
+    Taken {
+        /// The model.
+        name: String,
+        /// Where it lies, in words.
+        place: String,
+    },
+    /// No member that has the model gives it.
+    #[error(
+        "`{name}` cannot be copied: {reason}; {completed} bytes are kept, run the pull again to go on from there"
+    )]
+    Sources {
+        /// The model.
+        name: String,
+        /// What became of each member.
+        reason: String,
+        /// Bytes that are on disk.
+        completed: u64,
+    },
     /// The disk is too small.
     #[error("{needed} bytes are needed in {path}, {available} are free")]
     DiskFull {
@@ -142,7 +200,7 @@ const GGUF: &[u8] = b"GGUF";
 const MAX_SIZE: u64 = 1 << 40;
 
 /// Where progress goes.
-type Progress = Sender<Result<PullProgress, PullError>>;
+pub(super) type Progress = Sender<Result<PullProgress, PullError>>;
 
 /// How to reach the hub, and how patient to be.
 #[derive(Clone, Debug)]
@@ -268,17 +326,23 @@ impl Puller {
     /// Downloads, checks and puts the file in its place; returns its digest.
     async fn fetch(&self, web: &Web, target: &Target, progress: &Progress) -> Result<String, PullError> {
         let (partial, digest) = self.download(web, target, progress).await?;
+        self.place(&partial, &digest, &target.file).await?;
+        Ok(digest)
+    }
+
+    /// Puts a whole file in its place, if this node can read it.
+    async fn place(&self, partial: &Path, digest: &str, file: &str) -> Result<PathBuf, PullError> {
         // Only now is it known that the bytes are the promised ones; whether this node can read them is another
         // question, and the answer saves a load later.
-        let path = partial.clone();
+        let path = partial.to_owned();
         let readable = spawn_blocking(move || Gguf::open(&path).map(drop).map_err(|e| e.to_string())).await;
         if let Ok(Err(reason)) = readable {
-            let _ = tokio::fs::remove_file(&partial).await;
-            return Err(PullError::NotAModel { file: target.file.clone(), reason });
+            let _ = tokio::fs::remove_file(partial).await;
+            return Err(PullError::NotAModel { file: file.to_owned(), reason });
         }
-        let blob = self.store.blob(&digest);
-        tokio::fs::rename(&partial, &blob).await.map_err(|e| StoreError::io(&blob, &e))?;
-        Ok(digest)
+        let blob = self.store.blob(digest);
+        tokio::fs::rename(partial, &blob).await.map_err(|e| StoreError::io(&blob, &e))?;
+        Ok(blob)
     }
 
     /// Downloads and checks a file; returns where it is and its digest.

@@ -25,6 +25,8 @@ const MEANT: Duration = Duration::from_secs(30);
 const MAX_MEANT: usize = 1024;
 /// Largest manifest read, in bytes.
 const MAX_MANIFEST: u64 = 1 << 16;
+/// Longest name of a manifest, in bytes.
+const MAX_FILE_NAME: usize = 240;
 /// Names listed in an error.
 const MAX_NAMES: usize = 8;
 
@@ -126,6 +128,17 @@ impl Store {
 
     pub(super) fn blob(&self, digest: &str) -> PathBuf {
         self.root.join("blobs").join(format!("sha256-{digest}"))
+    }
+
+    /// The folder of block hashes.
+    pub(super) fn trees(&self) -> PathBuf {
+        self.root.join("trees")
+    }
+
+    /// Whether a model may be called that: a name of its own, whose manifest's name fits a file system.
+    pub(super) fn can_keep(&self, name: &str) -> bool {
+        let fits = self.manifest(name).file_name().is_some_and(|file| file.len() <= MAX_FILE_NAME);
+        fits && name != builtin::GUIDE && !embed::is_alias(name)
     }
 
     /// The folder of the embedder.
@@ -339,7 +352,7 @@ pub(super) fn now() -> u64 {
 }
 
 /// Ever looser ways to read a name; the first that matches something decides.
-fn choose(name: &str, all: &[ModelEntry]) -> Result<ModelEntry, StoreError> {
+pub(super) fn choose(name: &str, all: &[ModelEntry]) -> Result<ModelEntry, StoreError> {
     let asked = plain(name);
     if asked.is_empty() || name.len() > 512 {
         let name = name.chars().take(100).collect();

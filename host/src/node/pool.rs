@@ -11,6 +11,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blob::{
+        self, Occupied,
+        fetch::{self, Fetcher},
+        serve::BlobServer,
+        source::BlobSource,
+    },
     config::PoolSection,
     dispatch::{
         canary::{self, Canary, CanaryConfig},
@@ -63,6 +69,8 @@ pub struct Pool {
     provider: PoolProvider,
     shares: Arc<Shares>,
     sync: Option<sync::SyncHandle>,
+    blobs: BlobServer,
+    fetcher: Fetcher,
     folder: PathBuf,
     parts: tokio::sync::Mutex<Option<Running>>,
 }
@@ -89,6 +97,9 @@ pub(super) struct Needs<'a> {
     pub(super) engine: SharedProvider,
     pub(super) load: Arc<dyn LoadSource>,
     pub(super) memory: Option<&'a Memory>,
+    /// What members may copy.
+    pub(super) blobs: Vec<Arc<dyn BlobSource>>,
+    pub(super) occupied: Arc<dyn Occupied>,
 }
 
 impl Pool {
@@ -97,11 +108,13 @@ impl Pool {
     /// # Errors
     /// [`PoolError`] when a file of the pool cannot be used.
     pub(super) async fn open(needs: Needs<'_>) -> Result<Self, PoolError> {
-        let Needs { folder, section, signer, engine, load, memory } = needs;
+        let Needs { folder, section, signer, engine, load, memory, blobs, occupied } = needs;
         let name = section.name.clone().unwrap_or_else(host_name);
-        let protocols = [join::JOIN, exchange::ROSTER, job::PROTOCOL, load::PROTOCOL, sync::PROTOCOL];
+        let protocols =
+            [join::JOIN, exchange::ROSTER, job::PROTOCOL, load::PROTOCOL, sync::PROTOCOL, blob::PROTOCOL];
         let (switch, outlets) = Switch::new(mesh_config(folder, section), signer.seed(), protocols);
-        let Outlets { incoming: [joins, rosters, jobs, loads, memories], events, addresses } = outlets;
+        let Outlets { incoming: [joins, rosters, jobs, loads, memories, copies], events, addresses } =
+            outlets;
         let switch = Arc::new(switch);
         let streams = Arc::clone(&switch) as Arc<dyn Streams>;
         let parts = Parts {
@@ -158,6 +171,11 @@ impl Pool {
             receipts,
             own: Some(Own { node, provider: Arc::new(engines.clone()), load: source }),
         });
+        let serving = blob::serve::Serving { sources: blobs, membership: Arc::clone(&membership), occupied };
+        let config =
+            blob::serve::ServeConfig { rate: section.copy_rate, ..blob::serve::ServeConfig::default() };
+        let blobs = BlobServer::bind(config, serving, copies);
+        let fetcher = Fetcher::new(fetch::Config::default(), Arc::clone(&streams), Arc::clone(&membership));
         let canary = Canary::bind(CanaryConfig::default(), &provider);
         let (roll, calling) = Roll::bind(handle.clone());
         let sync = match memory {
@@ -176,6 +194,8 @@ impl Pool {
             provider,
             shares,
             sync: running.sync.as_ref().map(sync::Sync::handle),
+            blobs,
+            fetcher,
             folder: folder.to_owned(),
             parts: tokio::sync::Mutex::new(Some(running)),
         })
@@ -186,7 +206,7 @@ impl Pool {
         let Some(running) = self.parts.lock().await.take() else { return };
         running.canary.shutdown().await;
         running.exchange.shutdown().await;
-        running.server.shutdown().await;
+        tokio::join!(running.server.shutdown(), self.blobs.shutdown());
         if let Some(sync) = running.sync {
             sync.shutdown().await;
         }
@@ -199,6 +219,11 @@ impl Pool {
     /// Answers jobs with the machines of the pool.
     pub(super) fn provider(&self) -> SharedProvider {
         Arc::new(self.provider.clone())
+    }
+
+    /// Copies files from members.
+    pub fn fetcher(&self) -> Fetcher {
+        self.fetcher.clone()
     }
 
     /// The papers.
@@ -304,6 +329,7 @@ impl Pool {
         if let Some(fields) = answer.as_object_mut() {
             fields.insert("addresses".into(), json!(**self.switch.addresses().borrow()));
             fields.insert("trouble".into(), json!(self.switch.trouble()));
+            fields.insert("copies".into(), json!(self.blobs.counters()));
             fields.insert("memory".into(), json!(self.sync.as_ref().map(sync::SyncHandle::status)));
         }
         Ok(answer)

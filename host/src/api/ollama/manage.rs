@@ -136,7 +136,9 @@ pub(super) async fn pull(
 /// A step in the words of Ollama's clients.
 fn status(step: &PullProgress) -> Vec<Value> {
     match step {
-        PullProgress::Resolving { .. } => vec![json!({"status": "pulling manifest"})],
+        PullProgress::Resolving { .. } | PullProgress::Identifying { .. } => {
+            vec![json!({"status": "pulling manifest"})]
+        }
         PullProgress::Downloading { file, digest, completed, total } => {
             let what = digest.as_deref().map_or(file.as_str(), |digest| digest.get(..12).unwrap_or(digest));
             let mut line =

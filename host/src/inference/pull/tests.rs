@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::*;
 
 mod embedder;
+mod members;
 
 /// What the server does with a download.
 #[derive(Clone, Copy, Debug, PartialEq)]
