@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_requests;
 mod caches;
 mod common;
+mod copies;
 mod embed;
 mod first_start;
 mod fuzz;
