@@ -1,0 +1,51 @@
+//! What `plugins/build` needs beside a compiler: makes components of core modules, and writes the list of what is
+//! shipped.
+//!
+//! ```text
+//! potluck-plugin-tool wrap WIT-FOLDER MODULE GOLDEN|- COMPONENT
+//! potluck-plugin-tool manifest DIST TOOLCHAIN NAME:KIND:VERSION:HOW …
+//! potluck-plugin-tool compare DIST OTHER-DIST
+//! ```
+
+mod manifest;
+#[path = "../../../scaffold/src/policy/scaffold/wrap.rs"]
+#[allow(unreachable_pub, dead_code, reason = "the node's own code, of which this program uses a part")]
+mod wrap;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, bail};
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["wrap", wit, module, golden, component] => wrap(wit, module, golden, component),
+        ["manifest", dist, toolchain, built @ ..] => manifest::write(Path::new(dist), toolchain, built),
+        ["compare", dist, other] => manifest::compare(Path::new(dist), Path::new(other)),
+        _ => bail!("use it through plugins/build"),
+    }
+}
+
+fn wrap(wit: &str, module: &str, golden: &str, component: &str) -> anyhow::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(wit).with_context(|| format!("reading {wit}"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wit") {
+            // The name alone: nothing of this machine's folders may matter.
+            let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+            files.push((name, fs::read_to_string(&path)?));
+        }
+    }
+    files.sort();
+    let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let bytes = fs::read(module).with_context(|| format!("reading {module}"))?;
+    let golden = match golden {
+        "-" => None,
+        path => Some(fs::read(path).with_context(|| format!("reading {path}"))?),
+    };
+    let wrapped =
+        wrap::wrap(&bytes, &files, golden.as_deref()).with_context(|| format!("wrapping {module}"))?;
+    fs::write(component, wrapped.bytes).with_context(|| format!("writing {component}"))?;
+    Ok(())
+}
