@@ -22,7 +22,7 @@ use crate::{
         Counters, EmbedRequest, Embedded, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
         StoreError,
     },
-    job::{Job, JobError, KeepAlive, Mode, Reply},
+    job::{Job, JobError, KeepAlive, Mode, Origin, Reply},
     memory::Memory,
     node::pool::Pool,
 };
@@ -38,6 +38,7 @@ pub mod memory;
 pub mod metrics;
 pub mod ollama;
 pub mod openai;
+mod policy;
 mod pool;
 pub mod pump;
 mod running;
@@ -51,6 +52,8 @@ pub use error::ApiError;
 pub const MODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-mode");
 /// Names the node that answered.
 pub const NODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-node");
+/// Names the job in replies, for `potluck policy explain`.
+pub const JOB_HEADER: HeaderName = HeaderName::from_static("x-potluck-job");
 
 /// What the surfaces ask of the node.
 pub trait Desk: Send + Sync + fmt::Debug {
@@ -176,6 +179,7 @@ impl Api {
             .merge(ollama::routes())
             .merge(admin::routes())
             .merge(memory::routes())
+            .merge(policy::routes())
             .merge(pool::routes())
             .merge(mcp::routes(&self))
             .fallback(not_found)
@@ -187,11 +191,12 @@ impl Api {
 
     pub(crate) async fn submit(&self, job: Job) -> Result<Reply, JobError> {
         self.metrics.submitted(job.mode);
+        let id = job.id;
         let outcome = self.desk.submit(job).await;
         if outcome.is_err() {
             self.metrics.refused();
         }
-        outcome
+        outcome.map(|reply| reply.of(id))
     }
 }
 
@@ -212,12 +217,17 @@ async fn label(State(api): State<Api>, request: Request, next: Next) -> Response
     response
 }
 
-/// Writes mode and node of a running answer into a response.
-pub(crate) fn label_reply(response: &mut Response, node: &str, mode: Mode) {
+/// Writes mode, node and job of a running answer into a response.
+pub(crate) fn label_reply(response: &mut Response, origin: &Origin) {
     let headers = response.headers_mut();
-    headers.insert(MODE_HEADER, HeaderValue::from_static(mode.as_str()));
-    if let Ok(node) = HeaderValue::from_str(node) {
+    headers.insert(MODE_HEADER, HeaderValue::from_static(origin.mode.as_str()));
+    if let Ok(node) = HeaderValue::from_str(&origin.node) {
         headers.insert(NODE_HEADER, node);
+    }
+    if let Ok(job) = HeaderValue::from_str(&origin.job.to_string())
+        && !origin.job.is_nil()
+    {
+        headers.insert(JOB_HEADER, job);
     }
 }
 

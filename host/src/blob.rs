@@ -29,10 +29,9 @@ pub trait Occupied: Send + Sync + std::fmt::Debug {
 /// Whether a machine with the grants `to` may copy a file from one with the grants `from`. Both sides ask: one so as
 /// not to give, the other so as not to take a file from a machine that may not answer for it.
 pub(crate) fn may(from: &Grants, to: &Grants, kind: Kind, name: &str) -> bool {
-    from.serve
-        && match kind {
-            Kind::Model => to.fetches(name) && from.models.covers(name),
-            // A component has no name that a scope could mean. What it may do is decided where it runs.
-            Kind::Policy => to.fetch.is_some(),
-        }
+    match kind {
+        Kind::Model => from.serve && to.fetches(name) && from.models.covers(name),
+        // Every member needs the components that the pool decides with, whatever else it may do.
+        Kind::Policy => true,
+    }
 }

@@ -28,6 +28,7 @@ mod memory;
 mod models;
 mod output;
 mod peer;
+mod policy;
 mod pool;
 mod ps;
 mod pull;
@@ -94,6 +95,8 @@ enum Command {
     Pool(pool::Pool),
     /// Let the pool use the models of another server: Ollama's, llama.cpp's or any that speaks OpenAI's API.
     Share(share::Share),
+    /// Let components decide who serves, what it costs and what is cheating.
+    Policy(policy::Policy),
     /// Join a trusted pool with an invite.
     Join(join::Join),
     /// Say what this machine can do, and what is wrong.
@@ -265,6 +268,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Bench(command) => command.run(context).await,
         Command::Config(command) => command.run(&context.flags, context.json),
         Command::Share(command) => command.run(context).await,
+        Command::Policy(command) => command.run(context).await,
         Command::Doctor(command) => peer::run(context, command).await,
         Command::Completions(_) => Ok(()),
     }

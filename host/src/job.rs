@@ -290,14 +290,37 @@ pub struct Reply {
     pub node: String,
     /// Which mode it runs in.
     pub mode: Mode,
+    /// Which job it answers; nil until it is known to whoever asked.
+    pub job: Uuid,
     events: mpsc::Receiver<Result<Event, JobError>>,
+}
+
+/// Where an answer comes from, and to which job: what replies are labelled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Which node answers.
+    pub node: String,
+    /// Which mode it runs in.
+    pub mode: Mode,
+    /// Which job it answers.
+    pub job: Uuid,
 }
 
 impl Reply {
     /// A reply and the sender that feeds it.
     pub fn channel(node: String, mode: Mode) -> (mpsc::Sender<Result<Event, JobError>>, Self) {
         let (sender, events) = mpsc::channel(REPLY_BUFFER);
-        (sender, Self { node, mode, events })
+        (sender, Self { node, mode, job: Uuid::nil(), events })
+    }
+
+    /// The same reply, as that of a job.
+    pub fn of(self, job: Uuid) -> Self {
+        Self { job, ..self }
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> Origin {
+        Origin { node: self.node.clone(), mode: self.mode, job: self.job }
     }
 
     /// The next event; `None` once `Done` or an error was given.

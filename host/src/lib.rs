@@ -13,6 +13,7 @@ pub mod job;
 pub mod memory;
 pub mod mesh;
 pub mod node;
+pub mod policy;
 pub mod pool;
 
 /// Counts what a thread holds where its input decides how much that is.

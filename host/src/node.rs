@@ -136,6 +136,7 @@ impl Node {
         } else {
             let engines = load::Engines::new(inference.clone(), config.inference.parallel);
             let needs = pool::Needs {
+                home: home.path(),
                 folder: &home.path().join("pool"),
                 section: &config.pool,
                 signer: home.signer(),

@@ -26,6 +26,7 @@ mod memory_kill;
 mod netlab;
 mod netlab_link;
 mod netlab_nat;
+mod policy;
 mod pool;
 mod pool_net;
 mod pull;

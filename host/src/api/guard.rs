@@ -168,7 +168,9 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     );
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-potluck-mode, x-potluck-node, retry-after, mcp-session-id"),
+        HeaderValue::from_static(
+            "x-potluck-mode, x-potluck-node, x-potluck-job, retry-after, mcp-session-id",
+        ),
     );
 }
 

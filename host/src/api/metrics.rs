@@ -16,7 +16,10 @@ use axum::{
 };
 
 use super::{Api, time::unix_now};
-use crate::job::{Mode, Usage};
+use crate::{
+    job::{Mode, Usage},
+    policy::Standing,
+};
 
 /// What the surfaces have counted since the start.
 #[derive(Debug, Default)]
@@ -154,11 +157,41 @@ pub(super) async fn render(State(api): State<Api>) -> Response {
     ] {
         family(name, "counter", help, &one(value as f64));
     }
+    let policies = api.desk.pool().map(|pool| pool.policies().standing()).unwrap_or_default();
+    let of = |value: fn(&Standing) -> f64| -> Vec<_> {
+        policies.iter().map(|policy| (policy_labels(policy, ""), value(policy))).collect()
+    };
+    family(
+        "policy_calls_total",
+        "counter",
+        "Questions that policies were asked.",
+        &of(|p| p.reading.calls as f64),
+    );
+    let failures = of(|p| p.reading.failures() as f64);
+    family("policy_failures_total", "counter", "Questions that a policy failed to answer.", &failures);
+    family("policy_fuel_total", "counter", "Fuel of all answers.", &of(|p| p.reading.fuel as f64));
+    let aside = of(|p| f64::from(u8::from(p.aside)));
+    family("policy_set_aside", "gauge", "Whether a policy failed too often and is asked no more.", &aside);
+    let quantile = |policy: &Standing, at: &str, nanos: Option<u64>| {
+        Some((policy_labels(policy, &format!(",quantile=\"{at}\"")), nanos? as f64 / 1e9))
+    };
+    let times: Vec<_> = policies
+        .iter()
+        .flat_map(|p| [quantile(p, "0.5", p.reading.p50_nanos), quantile(p, "0.99", p.reading.p99_nanos)])
+        .flatten()
+        .collect();
+    family("policy_seconds", "gauge", "How long a question takes.", &times);
     let uptime = unix_now().saturating_sub(api.settings.since);
     family("uptime_seconds", "gauge", "Time since the start.", &one(uptime as f64));
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     family("build_info", "gauge", "The program's version.", &[(version, 1.0)]);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn policy_labels(policy: &Standing, more: &str) -> String {
+    let hash = policy.hash.to_string();
+    let hash = hash.get(..12).unwrap_or_default();
+    format!("{{kind=\"{}\",policy=\"{}\",hash=\"{hash}\"{more}}}", policy.kind, escape(&policy.name))
 }
 
 fn escape(label: &str) -> String {

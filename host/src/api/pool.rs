@@ -254,6 +254,7 @@ impl From<PoolError> for ApiError {
             | PoolError::Key(_)
             | PoolError::File { .. }
             | PoolError::Memory(_)
+            | PoolError::Policies(_)
             | PoolError::Random(_) => (StatusCode::INTERNAL_SERVER_ERROR, "pool_failed"),
         };
         Self::new(status, error.to_string()).code(code)

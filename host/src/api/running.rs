@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Api;
-use crate::job::{Answer, Event, FinishReason, JobError, Mode, Reply, TokenLogprob, Usage};
+use crate::job::{Answer, Event, FinishReason, JobError, Origin, Reply, TokenLogprob, Usage};
 
 /// Longest wait for the first event before a stream begins; errors that come later are sent in the stream.
 const FIRST: Duration = Duration::from_secs(10);
@@ -42,12 +42,8 @@ impl Running {
         }
     }
 
-    pub(crate) fn node(&self) -> &str {
-        &self.reply.node
-    }
-
-    pub(crate) fn mode(&self) -> Mode {
-        self.reply.mode
+    pub(crate) fn origin(&self) -> Origin {
+        self.reply.origin()
     }
 
     /// The next step. After `Done` or an error nothing follows.

@@ -200,8 +200,11 @@ impl Shared {
         }
     }
 
-    /// Whether a member may copy anything at all.
-    fn grants_any(&self, peer: NodeId) -> bool {
+    /// Whether a member may copy anything of a kind at all.
+    fn grants_any(&self, peer: NodeId, kind: Kind) -> bool {
+        if kind == Kind::Policy {
+            return self.allows(peer, kind, "");
+        }
         let membership = &self.serving.membership;
         let ours = membership.grants(membership.me()).is_some_and(|ours| ours.serve);
         ours && membership.grants(peer).is_some_and(|theirs| theirs.fetch.is_some())

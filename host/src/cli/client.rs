@@ -174,6 +174,11 @@ impl Client {
         self.json(request).await
     }
 
+    /// Sends a request and reads its answer as JSON.
+    pub(super) async fn answer(&self, request: RequestBuilder) -> Result<Value, CliError> {
+        self.json(request).await
+    }
+
     async fn json(&self, request: RequestBuilder) -> Result<Value, CliError> {
         let answer = self.send(request).await?;
         answer.json().await.map_err(|error| CliError::Broken(reason(&error)))

@@ -122,17 +122,17 @@ fn told(answer: &Value, json: bool, words: impl Fn(&Value) -> String) -> Result<
 }
 
 /// A field that is text; empty when it is not.
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A moment in milliseconds since the Unix epoch, as people read it.
-fn moment(value: &Value, field: &str) -> String {
+pub(super) fn moment(value: &Value, field: &str) -> String {
     value.get(field).and_then(Value::as_i64).map(|ms| Millis(ms).to_string()).unwrap_or_default()
 }
 
 /// The objects of a list.
-fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+pub(super) fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 

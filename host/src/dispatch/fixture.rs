@@ -360,6 +360,7 @@ impl World {
             health: health.clone(),
             receipts: receipts(0),
             own,
+            routing: None,
         });
         let world = Self { net, roster, table, health, pool, machines };
         world.report();

@@ -4,7 +4,9 @@
 //! makes room for the next at once. One that breaks off later is replaced too: the next machine goes on after the
 //! tokens that are there, and the reader sees one unbroken answer ([`relay`]).
 
+mod prefix;
 mod relay;
+pub mod routing;
 mod said;
 pub mod score;
 
@@ -37,7 +39,9 @@ use crate::{
     },
     pool::trusted::{Admitted, Membership},
 };
+use prefix::Prefixes;
 use relay::Relay;
+use routing::{Routing, able};
 use score::{Candidate, Size};
 
 /// How jobs are given to members.
@@ -85,6 +89,8 @@ pub struct Pool {
     pub receipts: Arc<dyn Receipts>,
     /// This machine's engines; `None`: it has none.
     pub own: Option<Own>,
+    /// The pool's routing policy; `None`: machines are always chosen in the native order.
+    pub routing: Option<Routing>,
 }
 
 #[derive(Debug)]
@@ -92,6 +98,7 @@ struct Inner {
     pool: Pool,
     name: String,
     turn: AtomicU64,
+    prefixes: Prefixes,
 }
 
 /// Answers jobs with the machines of a trusted pool. Cloning it is cheap.
@@ -120,7 +127,12 @@ impl PoolProvider {
     /// A provider over a pool.
     pub fn new(pool: Pool) -> Self {
         let name = pool.own.as_ref().map_or_else(|| "pool".to_owned(), |own| own.node.clone());
-        Self { inner: Arc::new(Inner { pool, name, turn: AtomicU64::new(random_seed()) }) }
+        let mut key = [0; 32];
+        for part in key.chunks_exact_mut(8) {
+            part.copy_from_slice(&random_seed().to_le_bytes());
+        }
+        let (turn, prefixes) = (AtomicU64::new(random_seed()), Prefixes::new(key));
+        Self { inner: Arc::new(Inner { pool, name, turn, prefixes }) }
     }
 
     /// What it works with.
@@ -237,7 +249,9 @@ impl Inner {
         let most = self.pool.config.in_flight;
         let (full, free): (Vec<_>, Vec<_>) = all.partition(|c| c.seen.there >= most);
         let turn = self.turn.fetch_add(1, Relaxed);
-        let ranked: Vec<_> = score::rank(ask.size, free, turn).into_iter().map(|(_, c)| c).collect();
+        let ranked = able(ask.size, free, turn);
+        let policy = self.pool.routing.as_ref().and_then(|it| it.order(ask, &self.prefixes, &ranked));
+        let ranked = policy.unwrap_or(ranked);
         if ranked.is_empty() && full.iter().any(|c| score::score(ask.size, c).is_some()) {
             return Err(JobError::Busy { queued: most as usize, retry_after: Duration::from_secs(1) });
         }

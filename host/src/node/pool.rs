@@ -22,7 +22,7 @@ use crate::{
         canary::{self, Canary, CanaryConfig},
         health::Health,
         load::{self, Exchange, ExchangeConfig, LoadSource, LoadTable},
-        pool::{self, Own, PoolConfig, PoolProvider},
+        pool::{self, Own, PoolConfig, PoolProvider, routing::Distances},
         provider::SharedProvider,
         serve::{JobServer, ServeConfig, Serving},
         several::{Part, Several},
@@ -45,11 +45,13 @@ use crate::{
 
 mod authors;
 mod limits;
+pub mod policies;
 mod receipts;
 mod shares;
 mod switch;
 
 use authors::Roll;
+use policies::{PolicyRoom, Shelf};
 use receipts::Books;
 use shares::Shares;
 use switch::{Outlets, Switch};
@@ -68,6 +70,7 @@ pub struct Pool {
     switch: Arc<Switch>,
     provider: PoolProvider,
     shares: Arc<Shares>,
+    policies: Arc<PolicyRoom>,
     sync: Option<sync::SyncHandle>,
     blobs: BlobServer,
     fetcher: Fetcher,
@@ -91,6 +94,7 @@ struct Running {
 /// What the pool works with.
 #[derive(Debug)]
 pub(super) struct Needs<'a> {
+    pub(super) home: &'a Path,
     pub(super) folder: &'a Path,
     pub(super) section: &'a PoolSection,
     pub(super) signer: &'a Signer,
@@ -108,7 +112,7 @@ impl Pool {
     /// # Errors
     /// [`PoolError`] when a file of the pool cannot be used.
     pub(super) async fn open(needs: Needs<'_>) -> Result<Self, PoolError> {
-        let Needs { folder, section, signer, engine, load, memory, blobs, occupied } = needs;
+        let Needs { home, folder, section, signer, engine, load, memory, blobs, occupied } = needs;
         let name = section.name.clone().unwrap_or_else(host_name);
         let protocols =
             [join::JOIN, exchange::ROSTER, job::PROTOCOL, load::PROTOCOL, sync::PROTOCOL, blob::PROTOCOL];
@@ -162,6 +166,12 @@ impl Pool {
             Arc::clone(&membership),
             loads,
         );
+        let folder_of_policies = policies::folder(home).map_err(unusable)?;
+        let shelf = Arc::new(Shelf(Arc::clone(&folder_of_policies))) as Arc<dyn BlobSource>;
+        let fetcher = Fetcher::new(fetch::Config::default(), Arc::clone(&streams), Arc::clone(&membership));
+        let key = blake3::derive_key("potluck compiled policies 1", &signer.seed());
+        let room = PolicyRoom::open(home, folder_of_policies, handle.clone(), fetcher.clone(), key, &stop);
+        let policies = room.map_err(unusable)?;
         let provider = PoolProvider::new(pool::Pool {
             config: PoolConfig::default(),
             streams: Arc::clone(&streams),
@@ -170,12 +180,13 @@ impl Pool {
             health: Arc::new(Health::default()),
             receipts,
             own: Some(Own { node, provider: Arc::new(engines.clone()), load: source }),
+            routing: Some(policies.routing(Arc::clone(&switch) as Arc<dyn Distances>)),
         });
+        let blobs = blobs.into_iter().chain([shelf]).collect();
         let serving = blob::serve::Serving { sources: blobs, membership: Arc::clone(&membership), occupied };
         let config =
             blob::serve::ServeConfig { rate: section.copy_rate, ..blob::serve::ServeConfig::default() };
         let blobs = BlobServer::bind(config, serving, copies);
-        let fetcher = Fetcher::new(fetch::Config::default(), Arc::clone(&streams), Arc::clone(&membership));
         let canary = Canary::bind(CanaryConfig::default(), &provider);
         let (roll, calling) = Roll::bind(handle.clone());
         let sync = match memory {
@@ -193,6 +204,7 @@ impl Pool {
             switch,
             provider,
             shares,
+            policies,
             sync: running.sync.as_ref().map(sync::Sync::handle),
             blobs,
             fetcher,
@@ -212,6 +224,7 @@ impl Pool {
         }
         running.trusted.shutdown().await;
         running.roll.abort();
+        self.policies.shutdown();
         running.stop.cancel();
         let _ = running.switch.await;
     }
@@ -224,6 +237,11 @@ impl Pool {
     /// Copies files from members.
     pub fn fetcher(&self) -> Fetcher {
         self.fetcher.clone()
+    }
+
+    /// What decides for the pool.
+    pub fn policies(&self) -> &PolicyRoom {
+        &self.policies
     }
 
     /// The papers.
@@ -456,6 +474,10 @@ impl Pool {
     pub async fn shared(&self) -> Value {
         json!({"servers": self.shares.list().await})
     }
+}
+
+fn unusable(error: policies::PolicyError) -> PoolError {
+    PoolError::Policies(error.to_string())
 }
 
 fn mesh_config(folder: &Path, section: &PoolSection) -> mesh::Config {

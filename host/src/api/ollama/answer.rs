@@ -181,7 +181,7 @@ async fn answer(api: &Api, ask: Ask, input: Input, shape: Shape) -> Result<Respo
         resume: Vec::new(),
     };
     let reply = api.submit(job).await?;
-    let (node, mode) = (reply.node.clone(), reply.mode);
+    let origin = reply.origin();
     let mut response = if ask.stream {
         let running = Running::begin(api, reply).await?;
         let (api, patience) = (api.clone(), api.settings.config.http.client_timeout);
@@ -199,7 +199,7 @@ async fn answer(api: &Api, ask: Ask, input: Input, shape: Shape) -> Result<Respo
         merge(&mut line, end(answer.reason, &answer.usage));
         Json(line).into_response()
     };
-    label_reply(&mut response, &node, mode);
+    label_reply(&mut response, &origin);
     Ok(response)
 }
 

@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::super::{
     Api, ApiError, body,
@@ -21,7 +22,7 @@ use super::super::{
 };
 use crate::{
     inference::MAX_TEXTS,
-    job::{KeepAlive, Mode},
+    job::{KeepAlive, Mode, Origin},
 };
 
 #[derive(Serialize)]
@@ -77,7 +78,8 @@ impl Head {
 
     fn respond(&self, api: &Api, answer: impl Serialize) -> Response {
         let mut response = Json(answer).into_response();
-        label_reply(&mut response, &api.settings.node, self.mode);
+        let node = api.settings.node.clone();
+        label_reply(&mut response, &Origin { node, mode: self.mode, job: Uuid::nil() });
         response
     }
 }

@@ -26,7 +26,7 @@ use super::{
     request::{Ask, rename},
     usage,
 };
-use crate::job::{Input, Message, TokenLogprob, Usage};
+use crate::job::{Input, Message, Reply, TokenLogprob, Usage};
 
 /// Most messages of one request.
 const MESSAGES: usize = 65_536;
@@ -61,7 +61,7 @@ pub(super) async fn create(
             Err(error) => Err(error),
         }
     } else {
-        let first = replies.first().map(|reply| (reply.node.clone(), reply.mode));
+        let first = replies.first().map(Reply::origin);
         let waiting = replies.into_iter().map(|reply| whole(&api, reply));
         futures::future::try_join_all(waiting).await.map(|answers| {
             let choices: Vec<_> = answers
@@ -82,8 +82,8 @@ pub(super) async fn create(
             body.insert("choices".into(), choices.into());
             body.insert("usage".into(), usage(all(), all().take(1)));
             let mut response = Json(body).into_response();
-            if let Some((node, mode)) = first {
-                label_reply(&mut response, &node, mode);
+            if let Some(origin) = first {
+                label_reply(&mut response, &origin);
             }
             response
         })
@@ -134,7 +134,7 @@ fn tool_call(call: &ToolCall) -> Value {
 
 fn stream(api: &Api, ask: &Ask, head: Head, running: Vec<Running>, has_tools: bool) -> Response {
     let patience = api.settings.config.http.client_timeout;
-    let label = running.first().map(|first| (first.node().to_owned(), first.mode()));
+    let label = running.first().map(Running::origin);
     let choice = Choice {
         api: api.clone(),
         head,
@@ -164,8 +164,8 @@ fn stream(api: &Api, ask: &Ask, head: Head, running: Vec<Running>, has_tools: bo
         }
         pump.done().await
     });
-    if let Some((node, mode)) = label {
-        label_reply(&mut response, &node, mode);
+    if let Some(origin) = label {
+        label_reply(&mut response, &origin);
     }
     response
 }

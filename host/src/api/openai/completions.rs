@@ -25,7 +25,7 @@ use super::{
     request::{Ask, rename},
     text_logprobs, usage,
 };
-use crate::job::{Input, Usage};
+use crate::job::{Input, Reply, Usage};
 
 /// OpenAI's default of `max_tokens` here.
 const MAX_TOKENS: u32 = 16;
@@ -85,7 +85,7 @@ pub(super) async fn create(
         let waiting = replies.into_iter().map(|reply| Running::begin(&api, reply));
         futures::future::try_join_all(waiting).await.map(|running| stream(writer, running, echoes))
     } else {
-        let first = replies.first().map(|reply| (reply.node.clone(), reply.mode));
+        let first = replies.first().map(Reply::origin);
         let waiting = replies.into_iter().map(|reply| whole(&api, reply));
         futures::future::try_join_all(waiting).await.map(|answers| {
             let choices: Vec<_> = answers
@@ -103,8 +103,8 @@ pub(super) async fn create(
             body.insert("choices".into(), choices.into());
             body.insert("usage".into(), usage(all(), all().step_by(ask.n)));
             let mut response = Json(body).into_response();
-            if let Some((node, mode)) = first {
-                label_reply(&mut response, &node, mode);
+            if let Some(origin) = first {
+                label_reply(&mut response, &origin);
             }
             response
         })
@@ -124,7 +124,7 @@ struct Writer {
 
 fn stream(writer: Writer, running: Vec<Running>, echoes: Vec<String>) -> Response {
     let patience = writer.api.settings.config.http.client_timeout;
-    let label = running.first().map(|first| (first.node().to_owned(), first.mode()));
+    let label = running.first().map(Running::origin);
     let mut response = pump::stream(Framing::Sse, patience, move |pump| async move {
         let mut running: FuturesUnordered<_> = running
             .into_iter()
@@ -149,8 +149,8 @@ fn stream(writer: Writer, running: Vec<Running>, echoes: Vec<String>) -> Respons
         }
         pump.done().await
     });
-    if let Some((node, mode)) = label {
-        label_reply(&mut response, &node, mode);
+    if let Some(origin) = label {
+        label_reply(&mut response, &origin);
     }
     response
 }

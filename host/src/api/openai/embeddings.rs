@@ -9,6 +9,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::super::{
     Api, ApiError, body,
@@ -18,7 +19,7 @@ use super::super::{
     guard::{self, Caller},
     label_reply,
 };
-use crate::inference::MAX_TEXTS;
+use crate::{inference::MAX_TEXTS, job::Origin};
 
 /// The answer. Vectors are written as they are, not by way of JSON values: there may be millions of numbers.
 #[derive(Serialize)]
@@ -87,7 +88,8 @@ pub(super) async fn create(
     let usage = Tokens { prompt_tokens: done.tokens, total_tokens: done.tokens };
     let data = done.vectors.into_iter().enumerate().map(item).collect();
     let mut response = Json(List { object: "list", data, model, usage }).into_response();
-    label_reply(&mut response, &api.settings.node, mode);
+    let node = api.settings.node.clone();
+    label_reply(&mut response, &Origin { node, mode, job: Uuid::nil() });
     Ok(response)
 }
 

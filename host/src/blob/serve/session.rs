@@ -119,7 +119,7 @@ impl Session<'_> {
             Ask::List { kind } => return self.list(kind).await,
             Ask::Find { kind, name } => self.find(kind, &name).await?,
             Ask::Open { kind, id } => {
-                let item = self.shared.named(self.peer, kind, id).await.ok_or_else(|| self.refusal())?;
+                let item = self.shared.named(self.peer, kind, id).await.ok_or_else(|| self.refusal(kind))?;
                 self.open(kind, item).await?
             }
             _ => return Err(End::Nonsense("the first message names no file".into())),
@@ -138,8 +138,8 @@ impl Session<'_> {
     }
 
     /// What is here and not for the asking side is not there for it.
-    fn refusal(&self) -> End {
-        if self.shared.grants_any(self.peer) {
+    fn refusal(&self, kind: Kind) -> End {
+        if self.shared.grants_any(self.peer, kind) {
             End::Refused(FailCode::NotFound, "there is no such file to copy".into())
         } else {
             End::Refused(FailCode::NotGranted, "this member may copy nothing from here".into())
@@ -147,8 +147,8 @@ impl Session<'_> {
     }
 
     async fn list(&mut self, kind: Kind) -> Result<End, End> {
-        if !self.shared.grants_any(self.peer) {
-            return Err(self.refusal());
+        if !self.shared.grants_any(self.peer, kind) {
+            return Err(self.refusal(kind));
         }
         let mut items: Vec<Item> = Vec::new();
         for source in &self.shared.serving.sources {
@@ -164,7 +164,7 @@ impl Session<'_> {
     /// The file of this name; the other side hears how far it is while its id is being computed.
     async fn find(&mut self, kind: Kind, name: &str) -> Result<Subject, End> {
         if !self.shared.allows(self.peer, kind, name) {
-            return Err(self.refusal());
+            return Err(self.refusal(kind));
         }
         let mut finding = None;
         for source in &self.shared.serving.sources {
@@ -173,7 +173,7 @@ impl Session<'_> {
                 break;
             }
         }
-        let mut finding = finding.ok_or_else(|| self.refusal())?;
+        let mut finding = finding.ok_or_else(|| self.refusal(kind))?;
         let mut heartbeat = ticks(self.shared);
         let item = loop {
             // In its own block: what is borrowed from the channel must not be held while waiting.
@@ -200,7 +200,7 @@ impl Session<'_> {
     }
 
     async fn open(&mut self, kind: Kind, item: Item) -> Result<Subject, End> {
-        let id = item.id.ok_or_else(|| self.refusal())?;
+        let id = item.id.ok_or_else(|| self.refusal(kind))?;
         for source in &self.shared.serving.sources {
             let blob = source.open(kind, id).await;
             if let Some(blob) = blob.filter(|blob| blob.size() == item.size) {
@@ -236,7 +236,7 @@ impl Session<'_> {
         }
         // Grants change while a stream lives.
         if !self.shared.allows(self.peer, subject.kind, &subject.item.name) {
-            return Err(self.refusal());
+            return Err(self.refusal(subject.kind));
         }
         let blob = Arc::clone(&subject.blob);
         let read =

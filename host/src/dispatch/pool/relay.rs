@@ -169,6 +169,7 @@ impl Relay {
         };
         match self.inner.ask(&turn.candidate, job).await {
             Ok(answerer) => {
+                self.inner.prefixes.note(turn.candidate.node, &self.inner.prefixes.of(&self.job));
                 turn.answerer = Some(answerer);
                 turn.began = Instant::now();
                 Ok(turn)

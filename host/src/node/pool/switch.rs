@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dispatch::pool::routing::Distances,
     identity::NodeId,
     mesh::{
         Config, Gate, Link, Mesh, MeshHandle,
@@ -58,6 +59,12 @@ pub(crate) struct Outlets<const N: usize> {
     pub(crate) incoming: [Incoming; N],
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     pub(crate) addresses: watch::Receiver<Arc<Vec<String>>>,
+}
+
+impl Distances for Switch {
+    fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        self.links.borrow().get(&node)?.rtt
+    }
 }
 
 impl Switch {

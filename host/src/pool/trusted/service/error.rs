@@ -126,6 +126,9 @@ pub enum PoolError {
     /// The memory cannot be shared.
     #[error("the memory cannot be shared: {0}")]
     Memory(String),
+    /// Policies cannot be run or kept.
+    #[error("the policies of the pool cannot be used: {0}")]
+    Policies(String),
     /// It has ended.
     #[error("the pool is shutting down")]
     Closed,
