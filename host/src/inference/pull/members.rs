@@ -175,6 +175,10 @@ impl Members<'_> {
         let last = Mutex::new(None);
         let digest = identified.iter().find_map(|one| one.sha256).map(|digest| digest.to_string());
         let report = || {
+            // What is here of an earlier try is looked through first; until then nothing is known.
+            if !copied.has_changed().unwrap_or(true) && last.lock().is_ok_and(|last| last.is_none()) {
+                return;
+            }
             let now = *copied.borrow();
             let before = last.lock().ok().and_then(|mut last| last.replace(now));
             if before.is_none_or(|before| before.completed != now.completed) {
