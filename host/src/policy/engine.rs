@@ -43,8 +43,9 @@ pub struct EngineConfig {
     pub fuel: u64,
     /// How often the clock is looked at.
     pub tick: Duration,
-    /// After how long by the clock a call is stopped. Generous, since fuel stops a loop much earlier: a machine that
-    /// is overloaded shall not make a good policy fail.
+    /// After how long by the clock a call is stopped. Very generous: fuel stops whatever a guest can do within a
+    /// fraction of a second of computing, so the clock only stops what fuel should have, and a machine that is
+    /// overloaded shall not make a good policy fail.
     pub deadline: Duration,
     /// Bytes of memory of one instance.
     pub memory: usize,
@@ -76,7 +77,7 @@ impl Default for EngineConfig {
         Self {
             fuel: 10_000_000,
             tick: Duration::from_millis(10),
-            deadline: Duration::from_millis(500),
+            deadline: Duration::from_secs(5),
             memory: 8 << 20,
             stack: 256 << 10,
             answer: 256 << 10,

@@ -128,6 +128,18 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether it says more about this machine at this moment than about the component: it was too busy to try it.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Describe(error) | Self::Vector { error, .. } => {
+                matches!(error, CallError::Busy(_) | CallError::Time(_))
+            }
+            _ => false,
+        }
+    }
+}
+
 fn told(exports: &[String]) -> String {
     let mut names: Vec<_> = exports.iter().take(8).map(|name| format!("`{name}`")).collect();
     if names.is_empty() {

@@ -225,10 +225,11 @@ fn slashing() -> Vec<Vector> {
         served: 1_000,
     };
     let huge_audit = Audit {
+        verifier: u64::MAX,
         distance: u64::MAX,
         tokens: u64::MAX,
         time: u64::MAX,
-        ..audit(u64::MAX, Method::Accounts, Outcome::Failed)
+        ..audit(0, Method::Accounts, Outcome::Failed)
     };
     let huge = Evidence {
         provider: u64::MAX,

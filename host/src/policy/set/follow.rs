@@ -158,6 +158,7 @@ impl Follower {
         let (kind, hash) = (approved.kind, approved.hash);
         if !self.loaded.contains_key(&hash) {
             match self.fetch(hash).await {
+                Ok(Err(error)) if error.is_passing() => return Err(Some(RETRY)),
                 Ok(loaded) => {
                     self.loaded.insert(hash, loaded);
                 }

@@ -1,11 +1,11 @@
 use std::fs;
 
-use super::fixture::scoring;
+use super::fixture::{config, scoring};
 use crate::policy::{CacheConfig, Engine, EngineConfig, EngineError};
 
 fn engine(dir: &std::path::Path, key: u8, baseline: bool) -> Engine {
     let cache = Some(CacheConfig { dir: dir.to_owned(), key: [key; 32] });
-    let config = EngineConfig { cache, baseline, slots: 2, warm: 0, ..EngineConfig::default() };
+    let config = EngineConfig { cache, baseline, slots: 2, warm: 0, ..config() };
     Engine::new(config).unwrap()
 }
 

@@ -14,18 +14,16 @@ use crate::policy::{
 /// Where the WIT lies, seen from the crate's folder.
 const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/policy");
 
+/// The usual bounds, but all the time in the world: tests run on machines that do other things at the same time.
+pub(super) fn config() -> EngineConfig {
+    let long = std::time::Duration::from_secs(60);
+    EngineConfig { deadline: long, patience: long, ..EngineConfig::default() }
+}
+
 /// An engine that all tests share.
 pub(super) fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| {
-        // Tests run on machines that do other things at the same time.
-        let config = EngineConfig {
-            deadline: std::time::Duration::from_secs(20),
-            patience: std::time::Duration::from_secs(60),
-            ..EngineConfig::default()
-        };
-        Engine::new(config).unwrap()
-    })
+    ENGINE.get_or_init(|| Engine::new(config()).unwrap())
 }
 
 /// Wraps a core module into a component of a world.

@@ -145,7 +145,9 @@ async fn of_two_with_the_same_moment_all_members_take_the_same() {
     };
     for order in [[&low, &high], [&high, &low]] {
         let mut scene = Scene::new();
-        order.iter().for_each(|(_, bytes)| drop(scene.put(bytes.clone())));
+        for (hash, bytes) in order {
+            assert_eq!(scene.put(bytes.clone()), *hash);
+        }
         scene.approve(&order.map(|(hash, _)| (Kind::Routing, *hash, 7)));
         assert_eq!(scene.activated().await, high.0);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fixture::{Guest, question};
+use super::fixture::{Guest, config, question};
 use crate::policy::{Engine, EngineConfig, sample::Sampler};
 
 /// Mutants that are tried; `POTLUCK_FUZZ` sets another number.
@@ -41,13 +41,7 @@ fn mutate(sampler: &mut Sampler, seeds: &[Vec<u8>]) -> Vec<u8> {
 #[test]
 fn mutated_components_are_refused_or_behave() {
     let mutants = std::env::var("POTLUCK_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(MUTANTS);
-    let config = EngineConfig {
-        fuel: 2_000_000,
-        slots: 4,
-        warm: 2,
-        deadline: Duration::from_secs(5),
-        ..EngineConfig::default()
-    };
+    let config = EngineConfig { fuel: 2_000_000, slots: 4, warm: 2, ..config() };
     let engine = Engine::new(config).unwrap();
     let guest = Guest::default();
     let seeds = [guest.routing(), guest.pricing(), guest.slashing()];
@@ -67,7 +61,7 @@ fn mutated_components_are_refused_or_behave() {
             Err(error) => assert!(error.to_string().len() < 3000, "mutant {n}: {error}"),
         }
         slowest = slowest.max(start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(30), "mutant {n} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(60), "mutant {n} took {:?}", start.elapsed());
     }
     // Some mutations change nothing that matters; if none got through, nothing behind the parser was tried.
     assert!(loaded > mutants / 100, "{loaded} of {mutants}");

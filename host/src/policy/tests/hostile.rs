@@ -130,7 +130,7 @@ fn texts_are_bounded_and_are_text() {
 
 #[test]
 fn a_label_that_cannot_be_shown_is_refused() {
-    for (name, why) in [((16, 2000), "long"), ((500, 3), "control"), ((16, 0), "empty")] {
+    for (name, why) in [((1024, 2000), "long"), ((500, 3), "control"), ((16, 0), "empty")] {
         let refused = refusal(&Guest { name, ..Guest::default() }.routing());
         assert!(matches!(refused, LoadError::Label(_)), "{why}: {refused}");
     }
