@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
+mod rank;
 mod segment;
 
 pub use segment::{Segment, SegmentError};
@@ -190,45 +191,6 @@ impl Lexicon {
         if frequency == 0.0 { 0.0 } else { idf(self.units() as f32, frequency) }
     }
 
-    /// Adds each unit's BM25 score to `scores`, which is grown to hold every unit. A term with stand-ins is as rare as
-    /// they are on average, each counting as much as it stands in for the term.
-    pub fn score(&self, terms: &[Asked], bm25: Bm25, scores: &mut Vec<f32>) {
-        let units = self.units();
-        let average = (self.tokens() as f32 / units.max(1) as f32).max(1.0);
-        scores.resize(scores.len().max(units as usize), 0.0);
-        let mut soft = Soft::default();
-        for Asked { term, kin } in terms {
-            let held = self.held(*term, kin);
-            let weights: f32 = held.iter().map(|(_, weight, _)| weight).sum();
-            let idfs: f32 = held.iter().map(|(_, weight, idf)| weight * idf).sum();
-            match held.as_slice() {
-                [] => {}
-                [(parts, 1.0, idf)] => {
-                    let table = Table::new(*idf, bm25, average);
-                    parts.iter().for_each(|part| table.add(*part, scores));
-                }
-                all => {
-                    for (parts, weight, _) in all {
-                        parts.iter().for_each(|part| soft.count(*part, *weight, scores.len()));
-                    }
-                    soft.flush(idfs / weights, bm25, average, scores);
-                }
-            }
-        }
-    }
-
-    /// The postings, weight and inverse document frequency of a term and of its stand-ins, of those that there are.
-    fn held(&self, term: Term, kin: &[(Term, f32)]) -> Vec<([Postings<'_>; 3], f32, f32)> {
-        let units = self.units() as f32;
-        let all = std::iter::once((term, 1.0)).chain(kin.iter().copied().filter(|(_, weight)| *weight > 0.0));
-        let with_postings = |(term, weight)| {
-            let parts = self.parts(term);
-            let frequency: usize = parts.iter().map(|part| part.units.len()).sum();
-            (frequency > 0).then(|| (parts, weight, idf(units, frequency as f32)))
-        };
-        all.filter_map(with_postings).collect()
-    }
-
     /// Freezes the growing tail so that it can be merged while new units come in; `None` when there is nothing to
     /// merge or a merge is under way.
     pub fn freeze(&mut self) -> Option<(Option<Arc<Segment>>, Arc<Tail>)> {
@@ -264,86 +226,6 @@ pub fn merge(path: &Path, base: Option<&Segment>, tail: &Tail) -> Result<Segment
 
 fn idf(units: f32, frequency: f32) -> f32 {
     (1.0 + (units - frequency + 0.5) / (frequency + 0.5)).ln()
-}
-
-/// Occurrences of a term and its stand-ins, added up per unit.
-#[derive(Default)]
-struct Soft {
-    counts: Vec<f32>,
-    touched: Vec<(u32, u8)>,
-}
-
-impl Soft {
-    fn count(&mut self, postings: Postings<'_>, weight: f32, units: usize) {
-        if self.counts.len() < units {
-            self.counts.resize(units, 0.0);
-        }
-        for ((unit, count), length) in postings.units.iter().zip(postings.counts).zip(postings.lengths) {
-            if let Some(sum) = self.counts.get_mut(*unit as usize) {
-                if *sum == 0.0 {
-                    self.touched.push((*unit, *length));
-                }
-                *sum += weight * f32::from(*count);
-            }
-        }
-    }
-
-    /// Turns the sums into scores, and is empty again.
-    fn flush(&mut self, idf: f32, Bm25 { k1, b }: Bm25, average: f32, scores: &mut [f32]) {
-        let norms: [f32; 256] =
-            std::array::from_fn(|code| k1 * (1.0 - b + b * decode_length(code as u8) / average));
-        for (unit, length) in self.touched.drain(..) {
-            let (Some(sum), Some(score)) =
-                (self.counts.get_mut(unit as usize), scores.get_mut(unit as usize))
-            else {
-                continue;
-            };
-            let norm = norms.get(usize::from(length)).copied().unwrap_or(k1);
-            *score += idf * *sum * (k1 + 1.0) / (*sum + norm);
-            *sum = 0.0;
-        }
-    }
-}
-
-/// The scores of one term by count and length, so that a posting costs one look-up.
-struct Table {
-    rows: Vec<[f32; 256]>,
-}
-
-/// Counts above this score as this: BM25 has long saturated.
-const COUNTS: usize = 32;
-
-impl Table {
-    fn new(idf: f32, Bm25 { k1, b }: Bm25, average: f32) -> Self {
-        let rows = (0..=COUNTS)
-            .map(|count| {
-                let count = count as f32;
-                std::array::from_fn(|code| {
-                    let length = decode_length(code as u8);
-                    idf * count * (k1 + 1.0) / (count + k1 * (1.0 - b + b * length / average))
-                })
-            })
-            .collect();
-        Self { rows }
-    }
-
-    fn add(&self, postings: Postings<'_>, scores: &mut Vec<f32>) {
-        let Some(last) = postings.units.last() else { return };
-        if scores.len() <= *last as usize {
-            scores.resize(*last as usize + 1, 0.0);
-        }
-        let columns = postings.units.iter().zip(postings.counts).zip(postings.lengths);
-        for ((unit, count), length) in columns {
-            let row = self.rows.get(usize::from(*count).min(COUNTS));
-            if let (Some(score), Some(row)) = (scores.get_mut(*unit as usize), row) {
-                // 256 lengths: a byte is always within the row.
-                #[allow(clippy::indexing_slicing, reason = "a byte indexes 256 entries")]
-                {
-                    *score += row[usize::from(*length)];
-                }
-            }
-        }
-    }
 }
 
 /// A length in terms as one byte: exact up to 64, then 16 steps per octave.

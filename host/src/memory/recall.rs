@@ -36,8 +36,6 @@ const PASSAGE: Bm25 = Bm25 { k1: 0.6, b: 0.4 };
 const FLOOR: f32 = 0.1;
 /// How much a record of the time that the question names gains.
 const TIME: f32 = 0.25;
-/// Units that are looked at together.
-const BLOCK: usize = 64;
 /// Best units of a lexical leg that are kept.
 const DEPTH: usize = 200;
 /// Best records of words, and as many nearest records, whose spans are compared with the question.
@@ -195,45 +193,45 @@ fn lexical(
     allowed: &Allowed,
     owner: impl Fn(u32) -> Option<u32>,
 ) -> Scores {
-    let mut scores = Vec::new();
-    lexicon.score(terms, bm25, &mut scores);
     let mut best = Best::default();
-    for (first, block) in (0_u32..).step_by(BLOCK).zip(scores.chunks(BLOCK)) {
-        // Without a branch for each, so that a block in which nothing is good enough costs next to nothing.
-        let floor = best.floor;
-        if block.iter().fold(false, |any, score| any | (*score > floor)) {
-            for (unit, score) in (first..).zip(block).filter(|(_, score)| **score > floor) {
-                if let Some(ordinal) = owner(unit).filter(|ordinal| allowed.fits(state, *ordinal)) {
-                    best.take(ordinal, *score);
-                }
+    lexicon.rank(terms, bm25, |found| {
+        for (unit, score) in found {
+            if let Some(ordinal) = owner(*unit).filter(|ordinal| allowed.fits(state, *ordinal)) {
+                best.take(ordinal, *score);
             }
         }
-    }
-    best.scores
+        best.settle()
+    });
+    best.kept.into_iter().collect()
 }
 
-/// The best records of a leg, and some more.
+/// The best records of a leg, and some more. A record's units come one after the other.
 #[derive(Default)]
 struct Best {
-    scores: Scores,
-    kept: Vec<f32>,
+    kept: Vec<(u32, f32)>,
     /// Nothing up to this is among the best any more.
     floor: f32,
 }
 
 impl Best {
     fn take(&mut self, ordinal: u32, score: f32) {
-        let slot = self.scores.entry(ordinal).or_insert(0.0);
-        if score > *slot {
-            *slot = score;
-            self.kept.push(score);
+        match self.kept.last_mut() {
+            Some((last, best)) if *last == ordinal => *best = best.max(score),
+            _ => self.kept.push((ordinal, score)),
         }
-        // Raises the floor now and then, so that most units are passed over at a glance.
+    }
+
+    /// Raises the floor now and then, so that most units need no look; what it is now.
+    fn settle(&mut self) -> f32 {
         if self.kept.len() >= 4 * DEPTH {
-            self.kept.sort_unstable_by(|a, b| b.total_cmp(a));
+            // The last one stays the last: the next unit may be its.
+            let last = self.kept.pop();
+            self.kept.select_nth_unstable_by(DEPTH - 1, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             self.kept.truncate(DEPTH);
-            self.floor = self.kept.last().copied().unwrap_or(0.0);
+            self.floor = self.kept.last().map_or(0.0, |(_, score)| *score);
+            self.kept.extend(last);
         }
+        self.floor
     }
 }
 

@@ -34,12 +34,15 @@ pub(super) fn find(engine: &Engine, prepared: &Prepared) -> Vec<RecordId> {
             read <= POSTINGS
         });
         let terms: Vec<_> = rare.iter().take(TERMS).map(|(_, term)| Asked::from(*term)).collect();
-        let mut scores = Vec::new();
-        state.records.score(&terms, Bm25::default(), &mut scores);
-        let mut best: Vec<(u32, f32)> = (0..).zip(scores).filter(|(_, score)| *score > 0.0).collect();
-        best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
-        let best = best.into_iter().map(|(ordinal, _)| ordinal);
-        best.filter(|ordinal| state.table.live().contains(*ordinal)).take(CANDIDATES).collect()
+        let mut best: Vec<(u32, f32)> = Vec::new();
+        state.records.rank(&terms, Bm25::default(), |found| {
+            let living = found.iter().filter(|(ordinal, _)| state.table.live().contains(*ordinal));
+            best.extend(living);
+            best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            best.truncate(CANDIDATES);
+            best.get(CANDIDATES - 1).map_or(0.0, |(_, score)| *score)
+        });
+        best.into_iter().map(|(ordinal, _)| ordinal).collect()
     };
     let mut analyzer = Analyzer::default();
     let alike = |ordinal: &u32| -> Option<RecordId> {

@@ -50,10 +50,18 @@ fn by_formula(texts: &[String], query: &str, Bm25 { k1, b }: Bm25) -> Vec<f32> {
     scores
 }
 
+/// The scores of all units.
+fn scores(lexicon: &Lexicon, terms: &[Asked]) -> Vec<f32> {
+    let mut scores = vec![0.0; lexicon.units() as usize];
+    lexicon.rank(terms, PLAIN, |found| {
+        found.iter().for_each(|(unit, score)| scores[*unit as usize] = *score);
+        0.0
+    });
+    scores
+}
+
 fn assert_close(lexicon: &Lexicon, texts: &[String], query: &str) {
-    let mut scores = Vec::new();
-    lexicon.score(&weighted(&mut Analyzer::default(), query), PLAIN, &mut scores);
-    scores.resize(texts.len(), 0.0);
+    let scores = scores(lexicon, &weighted(&mut Analyzer::default(), query));
     for (unit, (got, wanted)) in scores.iter().zip(by_formula(texts, query, PLAIN)).enumerate() {
         assert!((got - wanted).abs() <= 0.02 * wanted.max(0.1), "unit {unit}: {got} instead of {wanted}");
     }
@@ -97,8 +105,7 @@ fn kin_count_as_a_share_of_the_term() {
     }
     let term = analyzer.query_terms("doctor")[0];
     let kin = vec![(analyzer.query_terms("physician")[0], 0.5)];
-    let mut scores = Vec::new();
-    lexicon.score(&[Asked { term, kin }], PLAIN, &mut scores);
+    let scores = scores(&lexicon, &[Asked { term, kin }]);
     // Two of four units hold each of the two; all have two words, so that the length norm is k1.
     let score = |count: f32| (1.0 + 2.5_f32 / 2.5).ln() * count * 2.2 / (count + 1.2);
     for (got, wanted) in scores.iter().zip([score(1.5), score(1.0), 0.0, score(2.0)]) {
@@ -121,11 +128,7 @@ fn a_term_is_as_rare_as_it_and_its_kin_are() {
     let surgeon = Asked { term: term("surgeon"), kin };
     let idf = |frequency: f32| (1.0 + (8.0 - frequency + 0.5) / (frequency + 0.5)).ln();
     let tf = |count: f32| count * 2.2 / (count + 1.2);
-    let scores = |asked: Asked| {
-        let mut scores = Vec::new();
-        lexicon.score(&[asked], PLAIN, &mut scores);
-        scores
-    };
+    let scores = |asked: Asked| scores(&lexicon, &[asked]);
     // Nobody is called a healer here, so that it says nothing about how rare doctors are.
     let both = (idf(1.0) + 0.5 * idf(3.0)) / 1.5;
     let found = scores(doctor);
@@ -134,6 +137,50 @@ fn a_term_is_as_rare_as_it_and_its_kin_are() {
     // No text has the word, but some have its kin.
     let found = scores(surgeon);
     assert!(found[0] == 0.0 && (found[1] - idf(3.0) * tf(0.5)).abs() < 1e-5, "{found:?}");
+}
+
+#[test]
+fn with_a_floor_the_same_are_best() {
+    // Words as often as they are in texts, in more units than a block has.
+    let word = |unit: u64, rank: u64| {
+        let draw = (unit * 31 + rank).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        draw % (rank * rank / 2 + 2) == 0
+    };
+    let mut lexicon = Lexicon::default();
+    for unit in 0..40_000_u32 {
+        let terms = (0..40_u64).filter(|rank| word(u64::from(unit), *rank));
+        lexicon.push(
+            unit,
+            &Counts::of(terms.flat_map(|rank| std::iter::repeat_n(rank, 1 + rank as usize % 3)).collect()),
+        );
+    }
+    let kin = vec![(2, 0.8), (11, 0.3), (99, 0.9), (35, 0.5)];
+    for terms in [
+        vec![Asked { term: 30, kin }, Asked::from(0), Asked::from(1), Asked { term: 7, kin: vec![(3, 0.2)] }],
+        (0..40).map(Asked::from).collect(),
+        vec![Asked::from(0)],
+        vec![Asked::from(98)],
+    ] {
+        let all = scores(&lexicon, &terms);
+        for most in [1, 10, 200] {
+            let mut best: Vec<(u32, f32)> = Vec::new();
+            let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            lexicon.rank(&terms, PLAIN, |found| {
+                best.extend(found);
+                best.sort_by(order);
+                best.truncate(most);
+                best.get(most - 1).map_or(0.0, |(_, score)| *score)
+            });
+            let mut wanted: Vec<(u32, f32)> = (0..)
+                .zip(&all)
+                .filter(|(_, score)| **score > 0.0)
+                .map(|(unit, score)| (unit, *score))
+                .collect();
+            wanted.sort_by(order);
+            wanted.truncate(most);
+            assert_eq!(best, wanted, "{most} of {terms:?}");
+        }
+    }
 }
 
 #[test]
