@@ -17,7 +17,7 @@ const WORD: std::ops::RangeInclusive<usize> = 3..=24;
 pub(super) struct Digested {
     pub(super) record: Counts,
     pub(super) passages: Vec<Counts>,
-    /// Its distinct terms with a word each.
+    /// Its distinct words, each with its term.
     pub(super) words: Vec<(Term, Box<str>)>,
     pub(super) parts: Parts,
     /// The [`marks`] of the whole, then those of its spans.
@@ -26,7 +26,7 @@ pub(super) struct Digested {
 
 /// Digests a text; a text that is gone gives an empty digest.
 pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
-    let mut words: HashMap<Term, Box<str>> = HashMap::new();
+    let mut words: HashMap<Box<str>, Term> = HashMap::new();
     let mut terms = Vec::new();
     analyzer.words(text, |stemmer, word| {
         if is_stop(word) {
@@ -36,7 +36,9 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
         terms.push(term);
         let plain = word.bytes().all(|byte| byte.is_ascii_lowercase());
         if plain && WORD.contains(&word.len()) {
-            words.entry(term).or_insert_with(|| word.into());
+            if !words.contains_key(word) {
+                words.insert(word.into(), term);
+            }
         }
     });
     let mut count = |text: &str| {
@@ -47,9 +49,10 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
     let ranges = passages::split(text);
     let passages: Vec<Counts> =
         ranges.iter().map(|range| count(text.get(range.clone()).unwrap_or_default())).collect();
+    let words = words.into_iter().map(|(word, term)| (term, word)).collect();
     let marks = marks(text);
     let parts = Parts { passages: short(passages.len()), spans: short(marks.len() - 1) };
-    Digested { record: Counts::of(terms), passages, words: words.into_iter().collect(), parts, marks }
+    Digested { record: Counts::of(terms), passages, words, parts, marks }
 }
 
 /// The marks of a text as a whole, which count when it is its only span, then those of its spans.

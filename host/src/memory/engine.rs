@@ -321,7 +321,8 @@ impl Opening {
             }
         }
         let (records, passages) = (state.table.len(), state.table.passages());
-        if state.records.units() > records || state.passages.units() > passages {
+        let wordless = state.vocabulary.is_new() && state.records.units() > 0;
+        if state.records.units() > records || state.passages.units() > passages || wordless {
             return Ok(None);
         }
         sweep(folder);

@@ -96,11 +96,11 @@ pub(super) fn recall(
     let state = engine.read();
     let Some(allowed) = allowed(&state, request, indexed, next, now) else { return Ok(Vec::new()) };
     let terms: Vec<Asked> = analyzer
-        .query_terms(&question.text)
+        .query_words(&question.text)
         .into_iter()
-        .map(|term| Asked {
+        .map(|(term, word)| Asked {
             term,
-            kin: if vector.is_some() { state.vocabulary.near(term) } else { Vec::new() },
+            kin: if vector.is_some() { state.vocabulary.near(term, &word) } else { Vec::new() },
         })
         .collect();
     let records = lexical(&state, &state.records, (&terms, RECORD), &allowed, Some);

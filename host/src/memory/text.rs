@@ -156,14 +156,19 @@ impl Analyzer {
     /// The terms that a question asks for, each once, in order: without stop words and without what frames a
     /// question, unless nothing else is left.
     pub fn query_terms(&mut self, text: &str) -> Vec<Term> {
+        self.query_words(text).into_iter().map(|(term, _)| term).collect()
+    }
+
+    /// [`query_terms`](Self::query_terms), each with the first of its words in the question.
+    pub fn query_words(&mut self, text: &str) -> Vec<(Term, String)> {
         let is_frame = |word: &str| FRAME_WORDS.binary_search(&word).is_ok();
-        let mut kept: [Vec<Term>; 3] = Default::default();
+        let mut kept: [Vec<(Term, String)>; 3] = Default::default();
         self.words(text, |stemmer, word| {
             let term = hash(&stemmer.stem(word));
             for (list, keep) in kept.iter_mut().zip([!is_stop(word) && !is_frame(word), !is_stop(word), true])
             {
-                if keep && !list.contains(&term) {
-                    list.push(term);
+                if keep && !list.iter().any(|(known, _)| *known == term) {
+                    list.push((term, word.to_owned()));
                 }
             }
         });
