@@ -44,6 +44,8 @@ const CANDIDATES: usize = 64;
 const NEAREST: usize = 128;
 /// Threads that scan vectors.
 const THREADS: usize = 2;
+/// Records from which on words and vectors are looked at by a thread each.
+const SIDE_BY_SIDE: u32 = 30_000;
 
 struct Weights {
     record: f32,
@@ -103,10 +105,16 @@ pub(super) fn recall(
             kin: if vector.is_some() { state.vocabulary.near(term, &word) } else { Vec::new() },
         })
         .collect();
-    let records = lexical(&state, &state.records, (&terms, RECORD), &allowed, Some);
-    let owner = |unit| state.table.passage_owner(unit);
-    let passages = lexical(&state, &state.passages, (&terms, PASSAGE), &allowed, owner);
-    let passages = with_whole(&state, passages, &records);
+    let words = || {
+        let records = lexical(&state, &state.records, (&terms, RECORD), &allowed, Some);
+        let owner = |unit| state.table.passage_owner(unit);
+        let passages = lexical(&state, &state.passages, (&terms, PASSAGE), &allowed, owner);
+        let passages = with_whole(&state, passages, &records);
+        (records, passages)
+    };
+    let near = || nearest(&state, vector, &allowed);
+    let ((records, passages), near) =
+        if state.table.len() > SIDE_BY_SIDE { side_by_side(words, near) } else { (words(), near()) };
     let mut legs = vec![
         Leg { name: "lexical_record", weight: WEIGHTS.record, floor: 0.0, scores: records },
         Leg { name: "lexical_passage", weight: WEIGHTS.passage, floor: 0.0, scores: passages },
@@ -117,7 +125,7 @@ pub(super) fn recall(
         legs.push(Leg { name: "keyword", weight: WEIGHTS.keyword, floor: 0.0, scores });
     }
     if let Some(vector) = vector {
-        let scores = dense(&state, (&question, vector), &allowed, &legs)?;
+        let scores = dense(&state, (&question, vector), near?, &legs)?;
         legs.push(Leg { name: "dense", weight: WEIGHTS.dense, floor: FLOOR, scores });
     }
     let spans = time::mentioned(&request.query, now);
@@ -245,45 +253,76 @@ fn with_whole(state: &State, mut passages: Scores, records: &Scores) -> Scores {
     passages
 }
 
-/// Compares the question with every span of the records that words or whole vectors brought up. Looking at these
-/// alone finds what looking at every span of every record finds, at a hundredth of the cost.
+/// The records whose whole vectors are nearest to the question's.
+fn nearest(state: &State, vector: Option<&[f32]>, allowed: &Allowed) -> Result<Vec<u32>, MemoryError> {
+    let (Some(records), Some(vector)) = (&state.vectors, vector) else { return Ok(Vec::new()) };
+    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS)?;
+    let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
+    Ok(near.take(CANDIDATES).collect())
+}
+
+/// Does two things at once.
+fn side_by_side<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().name("recall".to_owned()).spawn_scoped(scope, &there);
+        let here = here();
+        let there = match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // A thread that does not start is done without.
+            Err(_) => there(),
+        };
+        (here, there)
+    })
+}
+
+/// Compares the question with every span of the records that words or whole vectors (`near`) brought up. Looking at
+/// these alone finds what looking at every span of every record finds, at a hundredth of the cost.
 fn dense(
     state: &State,
     (question, vector): (&Question<'_>, &[f32]),
-    allowed: &Allowed,
+    near: Vec<u32>,
     legs: &[Leg],
 ) -> Result<Scores, MemoryError> {
     let (Some(records), Some(spans)) = (&state.vectors, &state.spans) else { return Ok(Scores::new()) };
-    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS)?;
-    let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
-    let mut candidates: Vec<u32> = near.take(CANDIDATES).collect();
+    let mut candidates = near;
     candidates.extend(top(&sum(legs), CANDIDATES));
     candidates.sort_unstable();
     candidates.dedup();
     let mut scores = Scores::new();
+    let mut products = Vec::new();
     for ordinal in candidates {
         let Some(row) = state.table.row(ordinal) else { continue };
+        products.clear();
         // The vector of a whole text speaks for a text of one span only: it blurs longer ones.
-        let best = if row.parts.spans == 0 {
-            cosine(records, ordinal, vector)
-                .map(|product| product + question.favour(state.marks.whole(ordinal, row.first_span)))
+        let store = if row.parts.spans == 0 {
+            records.products(ordinal..ordinal + 1, vector, &mut products)?;
+            let marks = state.marks.whole(ordinal, row.first_span);
+            products.iter_mut().for_each(|(_, product)| *product += question.favour(marks));
+            records
         } else {
             let all = row.first_span..row.first_span + u32::from(row.parts.spans);
-            let one = |span| {
-                let product = cosine(spans, span, vector)?;
-                Some(product + question.favour(state.marks.span(ordinal, span)))
-            };
-            all.filter_map(one).max_by(f32::total_cmp)
+            spans.products(all, vector, &mut products)?;
+            for (span, product) in &mut products {
+                *product += question.favour(state.marks.span(ordinal, *span));
+            }
+            spans
         };
-        scores.extend(best.map(|best| (ordinal, best)));
+        scores.extend(best_sound(store, &mut products).map(|best| (ordinal, best)));
     }
     Ok(scores)
 }
 
-/// The cosine of the question and a unit, if that has a vector that can be read.
-fn cosine(store: &Store, unit: u32, vector: &[f32]) -> Option<f32> {
-    let found = store.product(unit, vector);
-    found.inspect_err(|error| tracing::warn!(%error, "a vector is left out of recall")).ok().flatten()
+/// The best of the scores of these units whose vectors are as they were written.
+fn best_sound(store: &Store, scores: &mut Vec<(u32, f32)>) -> Option<f32> {
+    loop {
+        let (at, (unit, best)) =
+            scores.iter().copied().enumerate().max_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b))?;
+        match store.check(unit) {
+            Ok(()) => return Some(best),
+            Err(error) => tracing::warn!(%error, "a vector is left out of recall"),
+        }
+        scores.swap_remove(at);
+    }
 }
 
 fn top(scores: &Scores, most: usize) -> Vec<u32> {

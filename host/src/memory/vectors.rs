@@ -18,7 +18,7 @@ mod tail;
 mod write;
 
 use std::fs::File;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +63,9 @@ impl Part {
         !self.dead.contains(unit) && self.segment.position(unit).is_some()
     }
 }
+
+/// A row, its scale, and the segment and position where it lies on disk.
+type Placed<'a> = (&'a [u8], f32, Option<(&'a Segment, u32)>);
 
 /// A tail that is being written to a segment.
 #[derive(Debug)]
@@ -260,10 +263,42 @@ impl Store {
     ///
     /// [`Error::Rows`] when the stored row is damaged, [`Error::Query`] for a query of another number of dimensions.
     pub fn product(&self, unit: u32, query: &[f32]) -> Result<Option<f32>, Error> {
-        let Some((row, scale)) = self.find(unit)? else { return Ok(None) };
         let mut products = Vec::with_capacity(1);
-        dot_rows(query, row, &[0], &mut products)?;
-        Ok(products.first().map(|product| product * scale))
+        self.products(unit..unit.saturating_add(1), query, &mut products)?;
+        self.check(unit)?;
+        Ok(products.first().map(|(_, product)| *product))
+    }
+
+    /// Adds the products of `query` with the vectors of those of `units` that have one, by unit. Whether a row is as it
+    /// was written is not looked at: [`check`](Self::check) does that, for the few that matter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Query`] for a query of another number of dimensions.
+    pub fn products(
+        &self,
+        units: Range<u32>,
+        query: &[f32],
+        products: &mut Vec<(u32, f32)>,
+    ) -> Result<(), Error> {
+        let mut one = Vec::with_capacity(1);
+        for unit in units {
+            if let Some((row, scale, _)) = self.place(unit) {
+                one.clear();
+                dot_rows(query, row, &[0], &mut one)?;
+                products.extend(one.first().map(|product| (unit, product * scale)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the vector of `unit`, if it has one, is as it was written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rows`] when it is not.
+    pub fn check(&self, unit: u32) -> Result<(), Error> {
+        self.find(unit).map(drop)
     }
 
     /// How alike the vectors of `units` are, each with each: their cosines, row by row. A unit without a vector
@@ -288,30 +323,47 @@ impl Store {
             }
         }
         let all: Vec<u32> = (0..).take(units.len()).collect();
-        let one = |(row, scale): (&[u8], &f32)| -> Result<Vec<f32>, Error> {
+        let mut like = vec![vec![0.0; units.len()]; units.len()];
+        let mut products = Vec::with_capacity(all.len());
+        // Each pair once: what the first is to the second, the second is to the first.
+        for (one, (row, scale)) in rows.chunks_exact(self.shape.dims).zip(&scales).enumerate() {
             let query: Vec<f32> = row.iter().map(|&byte| f32::from(byte.cast_signed()) * scale).collect();
-            let mut products = Vec::with_capacity(all.len());
-            dot_rows(&query, &rows, &all, &mut products)?;
-            Ok(products.iter().zip(&scales).map(|(product, scale)| product * scale).collect())
-        };
-        rows.chunks_exact(self.shape.dims).zip(&scales).map(one).collect()
-    }
-
-    fn find(&self, unit: u32) -> Result<Option<(&[u8], f32)>, Error> {
-        if let Some(found) = self.tail.get(unit) {
-            return Ok(Some(found));
-        }
-        let frozen = self.frozen.as_ref().filter(|frozen| !frozen.dead.contains(unit));
-        if let Some(found) = frozen.and_then(|frozen| frozen.rows.get(unit)) {
-            return Ok(Some(found));
-        }
-        for part in self.parts.iter().filter(|part| !part.dead.contains(unit)) {
-            if let Some(position) = part.segment.position(unit) {
-                let damaged = || Error::Rows { path: part.segment.file().to_owned(), units: vec![unit] };
-                return part.segment.checked_row(position).ok_or_else(damaged).map(Some);
+            products.clear();
+            dot_rows(&query, &rows, all.get(one..).unwrap_or_default(), &mut products)?;
+            for ((other, product), scale) in (one..).zip(&products).zip(scales.iter().skip(one)) {
+                for (row, column) in [(one, other), (other, one)] {
+                    if let Some(place) = like.get_mut(row).and_then(|row| row.get_mut(column)) {
+                        *place = product * scale;
+                    }
+                }
             }
         }
-        Ok(None)
+        Ok(like)
+    }
+
+    /// The vector of `unit`, as it was written.
+    fn find(&self, unit: u32) -> Result<Option<(&[u8], f32)>, Error> {
+        match self.place(unit) {
+            Some((row, scale, None)) => Ok(Some((row, scale))),
+            Some((_, _, Some((segment, position)))) => {
+                let damaged = || Error::Rows { path: segment.file().to_owned(), units: vec![unit] };
+                segment.checked_row(position).ok_or_else(damaged).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The row and scale of `unit`, and where they lie on disk if they do.
+    fn place(&self, unit: u32) -> Option<Placed<'_>> {
+        let frozen = self.frozen.as_ref().filter(|frozen| !frozen.dead.contains(unit));
+        let waiting = self.tail.get(unit).or_else(|| frozen.and_then(|frozen| frozen.rows.get(unit)));
+        if let Some((row, scale)) = waiting {
+            return Some((row, scale, None));
+        }
+        self.parts.iter().filter(|part| !part.dead.contains(unit)).find_map(|Part { segment, .. }| {
+            let position = segment.position(unit)?;
+            Some((segment.row(position)?, segment.scale(position)?, Some((&**segment, position))))
+        })
     }
 
     /// Vectors in the store.

@@ -174,10 +174,13 @@ fn product_avx512(query: &[f32], row: &[u8]) -> f32 {
             *sum = _mm512_add_ps(*sum, _mm512_mul_ps(value, byte));
         }
     }
-    let mut lanes = [0.0f32; 16];
-    // SAFETY: `lanes` has 16 floats.
-    unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), _mm512_add_ps(sums[0], sums[1])) };
-    reduce(lanes)
+    let sixteen = _mm512_add_ps(sums[0], sums[1]);
+    // In the order of `reduce`: the upper half onto the lower, again and again.
+    let eight =
+        _mm512_castps512_ps256(_mm512_add_ps(sixteen, _mm512_shuffle_f32x4::<0b1110>(sixteen, sixteen)));
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
 }
 
 #[target_feature(enable = "avx2")]

@@ -31,12 +31,25 @@ pub(super) fn lend(state: &State, hits: &mut [Hit]) {
         return;
     }
     let Ok(likeness) = store.likeness(&ordinals) else { return };
-    let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-    for (place, (hit, row)) in hits.iter_mut().zip(&likeness).enumerate() {
+    let mut around = vec![Around::default(); circle];
+    for (place, (hit, row)) in hits.iter().zip(&likeness).enumerate() {
+        let (Some((this, others)), Some(likeness)) =
+            (around.get_mut(place..).and_then(<[_]>::split_first_mut), row.get(place + 1..))
+        else {
+            continue;
+        };
+        for ((other, near), likeness) in hits.iter().skip(place + 1).zip(others).zip(likeness) {
+            // At most e^20, so that no sum overflows.
+            let weight = (likeness / WIDTH).exp();
+            this.take(weight, other.score);
+            near.take(weight, hit.score);
+        }
+    }
+    for (place, (hit, around)) in hits.iter_mut().zip(&around).enumerate() {
         // Without a vector yet it is like nothing, and nothing is like it.
         if state.embedded.contains(hit.ordinal) {
             let lent = lent(place);
-            hit.score = (1.0 - lent) * hit.score + lent * neighbours(&scores, row, place);
+            hit.score = (1.0 - lent) * hit.score + lent * around.sum / around.weights;
         }
     }
     // Those outside the circle must not pass those inside.
@@ -45,18 +58,18 @@ pub(super) fn lend(state: &State, hits: &mut [Hit]) {
     }
 }
 
-/// The mean of the others' scores, by how alike they are.
-fn neighbours(scores: &[f32], likeness: &[f32], place: usize) -> f32 {
-    let (mut sum, mut all) = (0.0, 0.0);
-    for (other, (score, likeness)) in scores.iter().zip(likeness).enumerate() {
-        if other != place {
-            // At most e^20, so that no sum overflows.
-            let weight = (likeness / WIDTH).exp();
-            sum += weight * score;
-            all += weight;
-        }
+/// The others' scores, by how alike they are, added up.
+#[derive(Clone, Copy, Default)]
+struct Around {
+    sum: f32,
+    weights: f32,
+}
+
+impl Around {
+    fn take(&mut self, weight: f32, score: f32) {
+        self.sum += weight * score;
+        self.weights += weight;
     }
-    sum / all
 }
 
 #[cfg(test)]
