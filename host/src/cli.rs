@@ -135,6 +135,12 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
+    /// An importer cannot be used.
+    #[error(transparent)]
+    Foreign(#[from] crate::memory::foreign::ForeignError),
+    /// Importers ended early.
+    #[error("{0}\nwhat it gave before is kept; importing again is safe, nothing is written twice")]
+    Importer(String),
     /// The node refused.
     #[error("{message}")]
     Refused {
@@ -183,6 +189,7 @@ impl CliError {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { code, .. } => code.as_deref().unwrap_or("refused"),
             Self::Broken(_) => "broken",
+            Self::Foreign(_) | Self::Importer(_) => "importer",
             Self::Io { .. } => "io",
             Self::Usage(_) => "usage",
             Self::Interrupted => "interrupted",

@@ -32,6 +32,7 @@ mod writer;
 
 pub mod clock;
 pub mod embed;
+pub mod foreign;
 pub mod keyword;
 pub mod lexicon;
 pub mod log;

@@ -27,8 +27,10 @@ use crate::{
         formats::{self, Format, MAX_OBJECT, Object},
         split::{Piece, Splitter},
     },
-    memory::Draft,
+    memory::{Draft, foreign::Importer},
 };
+
+mod foreign;
 
 /// Most bytes of a note.
 const NOTE: u64 = 4 << 20;
@@ -46,10 +48,11 @@ const SHOWN: usize = 20;
 ///
 /// What each file is shows in its contents: JSON Lines or JSON for exports, `.md` for notes of basic-memory,
 /// CLAUDE.md and MEMORY.md (one record per observation and per section). Folders are walked; links are not
-/// followed. What is known already is not written twice, so that an import can be repeated.
+/// followed. What is known already is not written twice, so that an import can be repeated. With `--with`, an importer reads
+/// the sources; it sees nothing else.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck memory import memory.jsonl\n  potluck memory import ~/basic-memory --project notes\n  potluck memory export - | potluck --url http://other:7685 memory import -"
+    after_help = "Examples:\n  potluck memory import memory.jsonl\n  potluck memory import ~/basic-memory --project notes\n  potluck memory import --with chat-export.wasm ~/Downloads/chatgpt-export\n  potluck memory export - | potluck --url http://other:7685 memory import -"
 )]
 pub(super) struct Import {
     /// A file, a folder, or `-` for stdin.
@@ -58,6 +61,9 @@ pub(super) struct Import {
     /// auto, records, export, server-memory or mem0.
     #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = |text: &str| text.parse::<Format>())]
     format: Format,
+    /// An importer for a format that Potluck does not know: a component that reads each source.
+    #[arg(long, value_name = "FILE.wasm", conflicts_with = "format")]
+    with: Option<PathBuf>,
     /// The project of what names none.
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
@@ -68,7 +74,11 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) async fn run(self, client: &Client, as_json: bool) -> Result<(), CliError> {
-        let files = files(&self.sources)?;
+        let importer = match self.with {
+            Some(path) => Some(foreign::load(path).await?),
+            None => None,
+        };
+        let files = if importer.is_some() { foreign::sources(&self.sources)? } else { files(&self.sources)? };
         let total = files.iter().map(|file| file.size).sum();
         let shared = Arc::new(Shared::default());
         let (sender, mut receiver) = mpsc::channel(WAITING);
@@ -79,6 +89,7 @@ impl Import {
             shared: Arc::clone(&shared),
             sender,
             held: Vec::new(),
+            importer,
         };
         let names: Vec<_> = files.iter().map(|file| file.name()).collect();
         let reading = tokio::task::spawn_blocking(move || reader.run(&files));
@@ -94,7 +105,9 @@ impl Import {
         let done = outcome?;
         let read = reading.await.map_err(|error| CliError::Broken(error.to_string()))?;
         read.map_err(|source| CliError::Io { what: "a file to import cannot be read", source })?;
-        report(&shared.merged(done, &names), as_json)
+        report(&shared.merged(done, &names), as_json)?;
+        let failures = std::mem::take(&mut shared.told().failures);
+        if failures.is_empty() { Ok(()) } else { Err(CliError::Importer(failures.join("\n"))) }
     }
 }
 
@@ -211,6 +224,8 @@ struct Told {
     /// Objects refused here.
     refused: u64,
     errors: Vec<(u32, u64, String)>,
+    /// Importers that ended early, and why.
+    failures: Vec<String>,
 }
 
 impl Shared {
@@ -249,6 +264,9 @@ impl Shared {
         }
         if let Some(map) = done.as_object_mut() {
             map.insert("errors".into(), errors.into());
+            if !told.failures.is_empty() {
+                map.insert("failed".into(), told.failures.clone().into());
+            }
         }
         done
     }
@@ -266,13 +284,18 @@ struct Reader {
     shared: Arc<Shared>,
     sender: mpsc::Sender<io::Result<Bytes>>,
     held: Vec<u8>,
+    importer: Option<Importer>,
 }
 
 impl Reader {
     fn run(mut self, files: &[Source]) -> io::Result<()> {
         for (index, file) in files.iter().enumerate() {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
-            let outcome = if file.is_note() { self.note(number, file) } else { self.objects(number, file) };
+            let outcome = match self.importer.clone() {
+                Some(importer) => self.foreign(number, file, &importer),
+                None if file.is_note() => self.note(number, file),
+                None => self.objects(number, file),
+            };
             match outcome {
                 Ok(Ok(())) => {}
                 // The node has ended the import, and has said why.
@@ -444,6 +467,7 @@ mod tests {
             shared: Arc::clone(&shared),
             sender,
             held: Vec::new(),
+            importer: None,
         };
         reader.run(&files).unwrap();
         let mut bytes = Vec::new();
