@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! potluck-plugin-tool wrap WIT-FOLDER MODULE GOLDEN|- COMPONENT
+//! potluck-plugin-tool bindings WIT-FOLDER WORLD FOLDER
 //! potluck-plugin-tool manifest DIST TOOLCHAIN NAME:KIND:VERSION:HOW …
 //! potluck-plugin-tool compare DIST OTHER-DIST
 //! ```
@@ -21,6 +22,7 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["wrap", wit, module, golden, component] => wrap(wit, module, golden, component),
+        ["bindings", wit, world, folder] => bindings(wit, world, Path::new(folder)),
         ["manifest", dist, toolchain, built @ ..] => manifest::write(Path::new(dist), toolchain, built),
         ["compare", dist, other] => manifest::compare(Path::new(dist), Path::new(other)),
         _ => bail!("use it through plugins/build"),
@@ -47,5 +49,21 @@ fn wrap(wit: &str, module: &str, golden: &str, component: &str) -> anyhow::Resul
     let wrapped =
         wrap::wrap(&bytes, &files, golden.as_deref()).with_context(|| format!("wrapping {module}"))?;
     fs::write(component, wrapped.bytes).with_context(|| format!("writing {component}"))?;
+    Ok(())
+}
+
+/// Writes the C bindings of a world.
+fn bindings(wit: &str, world: &str, folder: &Path) -> anyhow::Result<()> {
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_dir(wit)?;
+    let world = resolve.select_world(&[package], Some(world))?;
+    let mut files = wit_bindgen_core::Files::default();
+    // What the object file would hold is put in when the module is wrapped.
+    let options = wit_bindgen_c::Opts { no_object_file: true, ..Default::default() };
+    options.build().generate(&mut resolve, world, &mut files)?;
+    fs::create_dir_all(folder)?;
+    for (name, content) in files.iter() {
+        fs::write(folder.join(name), content).with_context(|| format!("writing {name}"))?;
+    }
     Ok(())
 }
