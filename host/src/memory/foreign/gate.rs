@@ -54,6 +54,8 @@ const ALLOWED: [&str; 20] = [
 ];
 /// Interfaces that may be named and not used.
 const SEALED: &str = "wasi:sockets/";
+/// Resources that sealed interfaces borrow from `wasi:io`.
+const BORROWED: [&str; 4] = ["pollable", "input-stream", "output-stream", "error"];
 
 /// Time between two ticks of the clock that ends calls.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -137,15 +139,49 @@ fn is_allowed(import: &str) -> bool {
 /// What guests can call.
 ///
 /// # Errors
-/// [`ForeignError::Engine`] where WASI cannot be linked, [`ForeignError::World`] where the component wants it in
-/// another shape.
+/// [`ForeignError::Engine`] where WASI cannot be linked.
 pub(super) fn linker(component: &Component) -> Result<Linker<Guest>, ForeignError> {
     let mut linker = Linker::new(component.engine());
-    wasi(&mut linker).map_err(|error| ForeignError::Engine(format!("{error:#}")))?;
-    linker
-        .define_unknown_imports_as_traps(component)
-        .map_err(|error| ForeignError::World { reason: format!("{error:#}") })?;
+    wasi(&mut linker)
+        .and_then(|()| seal(&mut linker, component))
+        .map_err(|error| ForeignError::Engine(format!("{error:#}")))?;
     Ok(linker)
+}
+
+/// A call into a sealed interface.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is sealed")]
+pub(super) struct Reached(pub(super) String);
+
+/// What stands for every resource of a sealed interface; there is never one.
+enum Nothing {}
+
+/// Defines what the component names of sealed interfaces: every function ends the guest.
+fn seal(linker: &mut Linker<Guest>, component: &Component) -> wasmtime::Result<()> {
+    let (engine, kind) = (component.engine(), component.component_type());
+    for (interface, item) in kind.imports(engine) {
+        let ComponentItem::ComponentInstance(items) = item.ty else { continue };
+        if !interface.starts_with(SEALED) {
+            continue;
+        }
+        let mut sealed = linker.instance(interface)?;
+        for (name, item) in items.exports(engine) {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let function = format!("{interface} {name}");
+                    sealed.func_new(name, move |_, _, _, _| {
+                        Err(wasmtime::Error::new(Reached(function.clone())))
+                    })?;
+                }
+                // Those of `wasi:io` are defined there, and only named again here.
+                ComponentItem::Resource(_) if !BORROWED.contains(&name) => {
+                    sealed.resource(name, ResourceType::host::<Nothing>(), |_, _| Ok(()))?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn wasi(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {

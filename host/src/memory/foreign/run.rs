@@ -21,7 +21,7 @@ use super::{
     component::Importer,
     entry::{Description, Item},
     error::{ForeignError, Stop},
-    gate,
+    gate::{self, Reached},
     grant::Grant,
     guest::{Guest, Said},
     limits::Limits,
@@ -338,11 +338,10 @@ fn reason(error: &wasmtime::Error, guest: &Guest, limits: &Limits, limit: Durati
     if let Some(ResourceTableError::Full) = error.downcast_ref() {
         return Stop::Handles { most: limits.handles };
     }
-    let whole = format!("{error:#}");
-    if let Some(function) = sealed(&whole) {
-        return Stop::Network { function };
+    if let Some(Reached(function)) = error.downcast_ref() {
+        return Stop::Network { function: plain(function, 200) };
     }
-    if whole.contains(TOO_MUCH) {
+    if format!("{error:#}").contains(TOO_MUCH) {
         return Stop::Bytes { most: limits.batch };
     }
     if guest.memory.refused {
@@ -353,10 +352,3 @@ fn reason(error: &wasmtime::Error, guest: &Guest, limits: &Limits, limit: Durati
 
 /// Words of wasmtime's error when a call gives more than the fuel of host calls allows.
 const TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
-
-/// The function of a sealed interface that an error names.
-fn sealed(error: &str) -> Option<String> {
-    let (_, rest) = error.split_once("unknown import: `")?;
-    let (function, _) = rest.split_once('`')?;
-    Some(plain(function, 200))
-}
