@@ -35,10 +35,8 @@ pub(super) fn digest(analyzer: &mut Analyzer, text: &str) -> Digested {
         let term = hash(&stemmer.stem(word));
         terms.push(term);
         let plain = word.bytes().all(|byte| byte.is_ascii_lowercase());
-        if plain && WORD.contains(&word.len()) {
-            if !words.contains_key(word) {
-                words.insert(word.into(), term);
-            }
+        if plain && WORD.contains(&word.len()) && !words.contains_key(word) {
+            words.insert(word.into(), term);
         }
     });
     let mut count = |text: &str| {

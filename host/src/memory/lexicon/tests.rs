@@ -144,7 +144,7 @@ fn with_a_floor_the_same_are_best() {
     // Words as often as they are in texts, in more units than a block has.
     let word = |unit: u64, rank: u64| {
         let draw = (unit * 31 + rank).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-        draw % (rank * rank / 2 + 2) == 0
+        draw.is_multiple_of(rank * rank / 2 + 2)
     };
     let mut lexicon = Lexicon::default();
     for unit in 0..40_000_u32 {

@@ -268,9 +268,7 @@ impl fmt::Debug for PolicyRoom {
 /// [`EngineError`]
 fn engine(home: &Path, key: [u8; 32]) -> Result<Engine, EngineError> {
     let dir = home.join("policies").join("compiled");
-    let mut config = EngineConfig::default();
-    config.cache = Some(CacheConfig { dir, key });
-    Engine::new(config)
+    Engine::new(EngineConfig { cache: Some(CacheConfig { dir, key }), ..EngineConfig::default() })
 }
 
 pub(super) fn folder(home: &Path) -> Result<Arc<Folder>, PolicyError> {
@@ -503,7 +501,7 @@ impl PolicyRoom {
         };
         Ok(json!({
             "paper": decision.export(),
-            "policy": describe(&policy)["description"],
+            "policy": policy.describe(),
             "question": decision.question()?,
             "answer": decision.answer()?,
             "same": same,

@@ -1,6 +1,6 @@
 //! Which policies a pool has approved.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::super::{
     clock::Millis,
@@ -40,7 +40,7 @@ pub(super) fn count(
     let needed = usize::try_from(quorum.unwrap_or(1)).unwrap_or(usize::MAX);
     let mut ballots: Vec<Ballot> =
         motions.into_iter().map(|(motion, votes)| ballot(motion, votes, needed)).collect();
-    ballots.sort_by(|a, b| (b.motion.from, b.motion).cmp(&(a.motion.from, a.motion)));
+    ballots.sort_by_key(|ballot| Reverse((ballot.motion.from, ballot.motion)));
     ballots
 }
 
