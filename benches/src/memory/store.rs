@@ -253,6 +253,11 @@ impl Labels {
     }
 }
 
+/// A number in letters alone: in digits, one in some thousand reads like the number of a card, which a node removes.
+fn label(number: u64) -> String {
+    (0..16).map(|place| char::from(b'a' + (number >> (4 * place) & 15) as u8)).collect()
+}
+
 /// The records of a haystack in the order in which they are put in, and their labels. Sessions with the same text
 /// are one record, as the memory keeps a text once; those without text are none.
 fn records(project: &str, sessions: &[Session], mut random: Random) -> (Vec<Value>, Labels) {
@@ -264,7 +269,7 @@ fn records(project: &str, sessions: &[Session], mut random: Random) -> (Vec<Valu
     for session in order {
         let same: Vec<&str> = session.text.split_whitespace().collect();
         let label = by_text.entry(same.join(" ")).or_insert_with(|| {
-            let label = format!("{:016x}", random.next());
+            let label = label(random.next());
             let mut record = json!({"content": session.text, "project": project, "source": label});
             if let (Some(fields), Some(date)) = (record.as_object_mut(), &session.date) {
                 fields.insert("occurred_at".into(), date.as_str().into());

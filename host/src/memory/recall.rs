@@ -36,6 +36,10 @@ const PASSAGE: Bm25 = Bm25 { k1: 0.6, b: 0.4 };
 const FLOOR: f32 = 0.1;
 /// How much a record of the time that the question names gains.
 const TIME: f32 = 0.25;
+/// How near to that time a record counts of which it is not known when it happened.
+const UNKNOWN: f32 = 0.5;
+/// How far ahead of the question a record's clock may be, in milliseconds.
+const DAY: i64 = 86_400_000;
 /// Best units of a lexical leg that are kept.
 const DEPTH: usize = 200;
 /// Best records of words, and as many nearest records, whose spans are compared with the question.
@@ -128,8 +132,8 @@ pub(super) fn recall(
         let scores = dense(&state, (&question, vector), near?, &legs)?;
         legs.push(Leg { name: "dense", weight: WEIGHTS.dense, floor: FLOOR, scores });
     }
-    let spans = time::mentioned(&request.query, now);
-    Ok(fuse(&state, &legs, &spans, request.limit.unwrap_or(10), request.explain))
+    let times = Times { spans: time::mentioned(&request.query, now), now: now.0 };
+    Ok(fuse(&state, &legs, &times, request.limit.unwrap_or(10), request.explain))
 }
 
 /// Words of the question that no record has: perhaps they are misspelt.
@@ -351,7 +355,7 @@ fn sum(legs: &[Leg]) -> Scores {
 }
 
 /// Adds the legs up, boosts what is of the time named, and lets records that are alike lend each other weight.
-fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain: bool) -> Vec<Hit> {
+fn fuse(state: &State, legs: &[Leg], times: &Times, limit: usize, explain: bool) -> Vec<Hit> {
     let mut fused = sum(legs);
     if legs.iter().any(|leg| leg.name == "dense") {
         // What was only just written has no vector yet; words speak for it with the weight of both.
@@ -360,10 +364,9 @@ fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain
             *score *= (words + WEIGHTS.dense) / words;
         }
     }
-    if !spans.is_empty() {
+    if !times.spans.is_empty() {
         for (ordinal, score) in &mut fused {
-            let at = state.table.row(*ordinal).map_or(0, |row| row.at);
-            *score *= 1.0 + TIME * time::closeness(spans, Millis(at));
+            *score *= times.boost(state, *ordinal);
         }
     }
     let best = top(&fused, circle::MOST.max(limit));
@@ -377,13 +380,13 @@ fn fuse(state: &State, legs: &[Leg], spans: &[time::Span], limit: usize, explain
     hits.truncate(limit);
     if explain {
         for hit in &mut hits {
-            hit.explain = Some(explanation(state, legs, spans, hit.ordinal));
+            hit.explain = Some(explanation(state, legs, times, hit.ordinal));
         }
     }
     hits
 }
 
-fn explanation(state: &State, legs: &[Leg], spans: &[time::Span], ordinal: u32) -> Explain {
+fn explanation(state: &State, legs: &[Leg], times: &Times, ordinal: u32) -> Explain {
     let mut ranks = BTreeMap::new();
     for Leg { name, scores, .. } in legs {
         if let Some(mine) = scores.get(&ordinal) {
@@ -392,9 +395,31 @@ fn explanation(state: &State, legs: &[Leg], spans: &[time::Span], ordinal: u32) 
         }
     }
     let mut boosts = BTreeMap::new();
-    if !spans.is_empty() {
-        let at = state.table.row(ordinal).map_or(0, |row| row.at);
-        boosts.insert("time".to_owned(), 1.0 + TIME * time::closeness(spans, Millis(at)));
+    if !times.spans.is_empty() {
+        boosts.insert("time".to_owned(), times.boost(state, ordinal));
     }
     Explain { ranks, boosts }
+}
+
+/// The times that a question names.
+struct Times {
+    spans: Vec<time::Span>,
+    /// When it is asked.
+    now: i64,
+}
+
+impl Times {
+    /// What a record's score is multiplied by for being of these times.
+    fn boost(&self, state: &State, ordinal: u32) -> f32 {
+        let close = state.table.row(ordinal).map_or(0.0, |row| {
+            // One without a date of its own that was written down after the question says nothing of when it happened:
+            // it must not fall behind those that do.
+            if row.at == row.created && row.at > self.now + DAY {
+                UNKNOWN
+            } else {
+                time::closeness(&self.spans, Millis(row.at))
+            }
+        });
+        1.0 + TIME * close
+    }
 }

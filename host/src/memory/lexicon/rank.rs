@@ -11,6 +11,8 @@ use super::{Asked, Bm25, Lexicon, Postings, decode_length, idf};
 
 /// Units that are scored together.
 const BLOCK: u32 = 16_384;
+/// Units of the first block, all of which that have any of the words are handed on.
+const FIRST: u32 = 2_048;
 /// Units that are looked at together.
 const GLANCE: usize = 64;
 /// What looking one unit up in one list costs, in postings that are read one after the other.
@@ -74,8 +76,9 @@ impl Lexicon {
         let mut sums = Sums::new(bm25, average, units.min(BLOCK) as usize);
         let (mut close, mut found) = (Vec::new(), Vec::new());
         let mut floor = 0.0;
-        for from in (0..units).step_by(BLOCK as usize) {
-            let to = units.min(from.saturating_add(BLOCK));
+        let mut from = 0;
+        while from < units {
+            let to = units.min(from.saturating_add(if from == 0 { FIRST } else { BLOCK }));
             sums.scores.clear();
             sums.scores.resize((to - from) as usize, 0.0);
             close.clear();
@@ -107,6 +110,7 @@ impl Lexicon {
             let good = close.iter().map(|unit| (from + unit, sums.score(*unit)));
             found.extend(good.filter(|(_, score)| *score > floor));
             floor = see(&found);
+            from = to;
         }
     }
 

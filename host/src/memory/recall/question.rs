@@ -11,9 +11,9 @@ use regex::{Match, Regex};
 use crate::memory::marks::{self, pattern};
 
 /// How much a span that asks something itself is marked down.
-const ASKS: f32 = 0.04;
+const ASKS: f32 = 0.06;
 /// How much is favoured what tells of its own day, when the question counts back to that day.
-const NOW: f32 = 0.15;
+const NOW: f32 = 0.2;
 /// How much is favoured what says when something happened, when the question is about times.
 const DATED: f32 = 0.05;
 /// A question is cut down to no fewer words than this.

@@ -21,8 +21,8 @@ const DIRECT: u64 = 20_000;
 /// Segments with at most this many vectors are compared exactly: their codes lie around a mean of few.
 const SMALL: u32 = 1024;
 
-/// Vectors from which on a search uses more than one thread.
-const PARALLEL: u64 = 200_000;
+/// Vectors from which on a search uses more than one thread: their codes are some megabytes.
+const PARALLEL: u64 = 60_000;
 
 /// Groups of codes between two looks at the limit: 2,048 codes.
 const CHUNK: usize = 256;
