@@ -345,6 +345,9 @@ impl Actor {
 
     /// New addresses of a node have become known: they are tried soon, even while it is connected by a relay.
     pub(super) fn new_addresses(&mut self, node: NodeId) {
+        if !self.is_connected(node) && self.dial_fresh(node) {
+            return;
+        }
         let relayed = self.best(node).is_some_and(|(_, best)| best.path == Path::Relayed);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let soon = Instant::now() + jitter(limits::BACKOFF_FIRST / 2);
@@ -353,6 +356,20 @@ impl Actor {
         } else {
             peer.next = peer.next.min(soon);
         }
+    }
+
+    /// Dials what is known now and was not when the dial that is under way began, which may be waiting for a relay.
+    /// Gives whether one is under way.
+    fn dial_fresh(&mut self, node: NodeId) -> bool {
+        let mut addresses = self.book.addresses(node);
+        let Some(attempt) = self.peers.get(&node).and_then(|peer| peer.attempt.as_ref()) else {
+            return false;
+        };
+        let later = attempt.tcp_at.iter().flat_map(|(_, addresses)| addresses);
+        let known: HashSet<&Multiaddr> = attempt.dialling.values().flatten().chain(later).collect();
+        addresses.retain(|address| !known.contains(address));
+        self.dial(node, addresses);
+        true
     }
 
     /// Tries to make a relayed path direct: dials the direct addresses, and opens a new relayed connection on

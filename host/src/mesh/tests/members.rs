@@ -159,6 +159,22 @@ async fn an_address_with_somebody_else_behind_it_spoils_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_learnt_while_a_dial_waits_for_a_relay_is_dialled_at_once() {
+    let (a, b, gone) = (start(local()).await, start(local()).await, start(local()).await);
+    let all = [a.me(), b.me(), gone.me()];
+    gone.shutdown().await;
+    let gate = Gate { relays: set(&all), ..gate(&all) };
+    a.handle().set_gate(gate.clone());
+    b.handle().set_gate(gate);
+    // The dial of b knows no address, and the third one may yet come and relay.
+    sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    introduce(&a.handle(), &b.handle());
+    connected(&a, &b).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attention_is_silent_while_all_is_well() {
     let (a, b) = (start(local()).await, start(local()).await);
     befriend(&[&a, &b]);
