@@ -22,6 +22,7 @@
 //! | bytes under way, of a QUIC stream / connection | [`limits::QUIC_STREAM_WINDOW`] / [`limits::QUIC_CONNECTION_WINDOW`] | the sender waits |
 //! | callers that wait for a member, for how long | [`limits::WAITERS_PER_PEER`], [`limits::OPEN_PATIENCE`] | refused |
 //! | silence on a connection after a question | [`limits::PULSE_PATIENCE`] or [`limits::PULSE_RTTS`] round trips | closed |
+//! | the same beside a newer connection | [`limits::DOUBT`] and [`limits::QUIET_RTTS`] round trips | closed |
 //! | a guest's connection without streams | [`limits::GUEST_IDLE`] | closed |
 //! | members dialled at once, addresses of one | [`limits::DIALLING`], [`limits::DIAL_ADDRESSES`] | later, not at all |
 //! | pause between dials of a member / a relay | [`limits::BACKOFF_FIRST`] to [`limits::BACKOFF_LAST`] / [`limits::BACKOFF_RELAY`] | |

@@ -88,11 +88,13 @@ pub const PULSE_BUSY: Duration = Duration::from_secs(5);
 pub const QUIET: Duration = Duration::from_millis(600);
 /// See [`QUIET`].
 pub const QUIET_RTTS: u32 = 3;
+/// Beside a newer connection with the same node, one is closed after so much silence, and [`QUIET_RTTS`] round trips.
+pub const DOUBT: Duration = Duration::from_secs(1);
 /// A connection with a relay is asked so often.
 pub const PULSE_RELAY: Duration = Duration::from_secs(3);
 /// Any other is asked so often.
 pub const PULSE_IDLE: Duration = Duration::from_secs(15);
-/// Bytes of one such question: enough that a restarted peer answers it with a stateless reset.
+/// Bytes of one such question.
 pub const PULSE_BYTES: usize = 64;
 /// A connection on which nothing at all arrived for so long after a question is closed (or for
 /// [`PULSE_RTTS`] round trips, where that is longer).

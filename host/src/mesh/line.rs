@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -45,6 +45,8 @@ pub(crate) struct Line {
     pub(crate) waker: AtomicWaker,
     /// Asks for a pulse now.
     pub(crate) kick: Notify,
+    /// Whether the same node has connected once more, so that this one may be of a process that is gone.
+    doubted: AtomicBool,
 }
 
 impl Line {
@@ -60,6 +62,7 @@ impl Line {
             attention,
             waker: AtomicWaker::new(),
             kick: Notify::new(),
+            doubted: AtomicBool::new(false),
         })
     }
 
@@ -71,6 +74,22 @@ impl Line {
     /// Whether somebody attends to the node.
     pub(crate) fn is_attended(&self) -> bool {
         self.attention.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks for a pulse now, and for less patience with its answer.
+    pub(crate) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+        self.kick.notify_one();
+    }
+
+    /// Whether it is doubted that this connection lives.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
+    /// It answered.
+    pub(crate) fn trust(&self) {
+        self.doubted.store(false, Ordering::Relaxed);
     }
 
     /// When something last arrived, counted from the beginning of the connection.

@@ -84,7 +84,8 @@ async fn ask(
         }
         let heard = Instant::from_std(line.since + line.heard());
         let quiet = Instant::now().saturating_duration_since(heard.max(sent));
-        if quiet >= patience {
+        let doubt = limits::DOUBT + rtt * limits::QUIET_RTTS;
+        if quiet >= patience || line.is_doubted() && quiet >= doubt {
             return None;
         }
         if quiet >= hush && !told && line.is_attended() {
@@ -92,6 +93,7 @@ async fn ask(
             beats.send(Beat::Quiet(line.id)).await.ok()?;
         }
     }
+    line.trust();
     (bytes == answer).then(|| sent.elapsed())
 }
 

@@ -94,9 +94,17 @@ impl Actor {
         };
         self.connections.insert(id, connection);
         if line.role == Role::Member {
+            self.doubt_others(node, id);
             self.start_pulse(peer, id, &line);
             self.dial_succeeded(node, id);
         }
+    }
+
+    /// Asks now whether the earlier connections with a node live. One that was killed and is back leaves dead ones
+    /// behind, on which its members would wait for it.
+    fn doubt_others(&self, node: NodeId, id: ConnectionId) {
+        let earlier = self.connections.iter().filter(|(other, it)| it.node == node && **other != id);
+        earlier.for_each(|(_, connection)| connection.line.doubt());
     }
 
     fn is_punching(&self, node: NodeId, now: Instant) -> bool {
