@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
+    io::BufWriter,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use super::{
+    copies::{self, CopiesArgs},
     layout::{Haystack, each, locomo, longmemeval, pool::Pool},
     need::{Need, check},
     node::{NodeArgs, machine, version},
@@ -90,6 +92,8 @@ enum Suite {
     },
     /// Time, throughput and size by the number of records.
     Speed(SpeedArgs),
+    /// Write signed copies of a node's export on stdout, for programs that fill memories.
+    Copies(CopiesArgs),
 }
 
 /// Which questions of a file.
@@ -141,6 +145,7 @@ impl Cli {
                 self.write(&table.json())?;
                 check(&self.output.needs, |need| table.figure(need))
             }
+            Suite::Copies(args) => copies::write(args, self.seed, BufWriter::new(std::io::stdout().lock())),
         }
     }
 

@@ -5,9 +5,15 @@
 //! imported as what they then are: another machine's export. The node checks every signature and treats them like
 //! any record that came from elsewhere. What such a run does not show is the time for embedding so many texts.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    fs::File,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io::{BufRead as _, BufReader, Write},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::Args;
 use potluck::memory::{
     clock::{Clock, Stamp},
     record::{Context, Draft, Millis, RecordId, Row, Signer, Vectors, Version},
@@ -118,6 +124,19 @@ impl Copier {
         self.originals.len()
     }
 
+    /// Signs with this key instead of one that nobody keeps. Its machine must never have written anything: the copies
+    /// are its first entries.
+    #[must_use]
+    pub fn signed_with(mut self, seed: [u8; 32]) -> Self {
+        self.signer = Signer::from_seed(seed);
+        self
+    }
+
+    /// The texts that are copied.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.originals.iter().map(|original| original.content.clone())
+    }
+
     /// Whether there are none, which [`Reader::copier`] refuses.
     pub const fn is_empty(&self) -> bool {
         self.originals.is_empty()
@@ -144,6 +163,47 @@ impl Copier {
         self.sequence += 2;
         self.shapes.iter().map(|shape| shape.filled(&version, &vectors)).collect()
     }
+}
+
+/// What lines of copies are made of.
+#[derive(Args, Clone, Debug)]
+pub struct CopiesArgs {
+    /// A node's export with vectors (`GET /potluck/v1/memory/export?vectors=true`).
+    export: PathBuf,
+    /// How many copies.
+    #[arg(long)]
+    count: usize,
+    /// Their project.
+    #[arg(long)]
+    project: String,
+    /// The key (32 bytes) of the machine that signs them, which must never have written anything.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// Writes copies of an export's texts as lines of an export, for programs that fill memories.
+///
+/// # Errors
+/// A file that cannot be read or written, or is not what it should be.
+pub fn write(args: &CopiesArgs, seed: u64, mut out: impl Write) -> Result<()> {
+    let mut reader = Reader::default();
+    let file = File::open(&args.export).with_context(|| format!("opening {}", args.export.display()))?;
+    for line in BufReader::new(file).lines() {
+        reader.take(serde_json::from_str(&line?).context("the export has a line that is no JSON")?);
+    }
+    let mut copier = reader.copier(&args.project, seed)?;
+    if let Some(path) = &args.key {
+        let key = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let key = key.try_into().map_err(|_| anyhow!("{} is no key of 32 bytes", path.display()))?;
+        copier = copier.signed_with(key);
+    }
+    let texts = Texts::new(copier.texts(), seed)?;
+    for index in 0..args.count {
+        for line in copier.lines(&texts, index)? {
+            writeln!(out, "{line}")?;
+        }
+    }
+    out.flush().context("writing the copies")
 }
 
 impl Shape {
@@ -269,6 +329,33 @@ mod tests {
         }
         check(together, 1);
         check(apart, 2);
+    }
+
+    #[test]
+    fn copies_are_written_in_the_name_of_a_given_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let (export, key) = (folder.path().join("export"), folder.path().join("key"));
+        let signer = Signer::from_seed([7; 32]);
+        let line = |number| {
+            let (version, vectors) = parts(number, &signer);
+            json!({"version": version, "vectors": vectors}).to_string() + "\n"
+        };
+        std::fs::write(&export, (1..=3).map(line).collect::<String>()).unwrap();
+        std::fs::write(&key, [9; 32]).unwrap();
+        let args = CopiesArgs { export, count: 5, project: "bulk".into(), key: Some(key) };
+        let mut written = Vec::new();
+        write(&args, 1, &mut written).unwrap();
+        let lines: Vec<Value> = String::from_utf8(written)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 5);
+        for line in lines {
+            let (_, version) = find::<Version>(&line, "").unwrap();
+            version.verify().unwrap();
+            assert_eq!(version.header.origin, Signer::from_seed([9; 32]).node());
+        }
     }
 
     #[test]
