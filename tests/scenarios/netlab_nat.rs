@@ -209,6 +209,29 @@ fn a_plain_router_translates_nothing() {
 }
 
 #[test]
+fn ipv6_keeps_its_addresses_and_is_let_in_as_the_router_is_told() {
+    let Some(lab) = lab("v6") else { return };
+    let internet = lab.internet().with_v6();
+    let home = lab.net("home").with_public_v6();
+    let router = lab.nat("router", NatKind::Symmetric, &home, &internet);
+    let (inside, outside) = (lab.host("inside", &home), lab.host("outside", &internet));
+    let bound = |host: &Host| {
+        let socket = host.enter(|| UdpSocket::bind((host.addr_v6().unwrap(), 0))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    };
+    let ((here, here_at), (there, there_at)) = (bound(&inside), bound(&outside));
+    assert_eq!(seen(&there, here_at, &here), None);
+    assert_eq!(seen(&here, there_at, &there), Some(here_at));
+    assert_eq!(seen(&there, here_at, &here), Some(there_at));
+    let (second, second_at) = bound(&inside);
+    assert_eq!(seen(&there, second_at, &second), None);
+    router.open_v6();
+    assert_eq!(seen(&there, second_at, &second), Some(there_at));
+}
+
+#[test]
 fn a_router_that_is_dropped_is_gone_and_can_be_replaced() {
     let Some(lab) = lab("replaced") else { return };
     let world = World::new(&lab);

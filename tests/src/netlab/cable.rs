@@ -64,7 +64,7 @@ impl Cable {
         lines += &format!("link set {device} up\n");
         if self.number != Net::GATEWAY {
             lines += &format!("route replace default via {} dev {device}\n", net.v4(Net::GATEWAY));
-            if let Some(gateway) = net.v6(Net::GATEWAY).filter(|_| net.is_internet()) {
+            if let Some(gateway) = net.v6(Net::GATEWAY).filter(|_| net.has_public_v6()) {
                 lines += &format!("route replace ::/0 via {gateway} dev {device}\n");
             }
         }

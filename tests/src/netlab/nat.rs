@@ -70,6 +70,17 @@ struct Settings {
     life: u64,
     /// Ports that lead to inside sockets, as nft's elements.
     forwarded: Vec<String>,
+    /// Who may send to inside hosts over IPv6; `None` where nobody can.
+    v6: Option<InwardV6>,
+}
+
+/// What a router lets in over IPv6, which it never translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InwardV6 {
+    /// Everything.
+    All,
+    /// What answers.
+    Answers,
 }
 
 impl Nat {
@@ -88,7 +99,13 @@ impl Nat {
         if kind == NatKind::None {
             outer.route(inner, outside.v4());
         }
-        let settings = Settings { kind, life: 120, forwarded: Vec::new() };
+        let v6 = inner.has_public_v6().then(|| {
+            let via = outside.v6().expect("public IPv6 needs an outer net that has it too");
+            space.enter(|| super::set("net/ipv6/conf/all/forwarding", "1"));
+            outer.route_v6(inner, via);
+            InwardV6::Answers
+        });
+        let settings = Settings { kind, life: 120, forwarded: Vec::new(), v6 };
         let nat = Self(Arc::new(Inner {
             outer: Mutex::new(outside),
             inner: inside,
@@ -111,7 +128,7 @@ impl Nat {
     /// Loads the rules, with empty tables.
     fn apply(&self) {
         let settings = self.settings().clone();
-        self.0.space.nft(&rules(&settings));
+        self.0.space.nft(&(rules(&settings) + rules_v6(settings.v6)));
         let life = settings.life.to_string();
         self.0.space.enter(|| {
             super::set("net/netfilter/nf_conntrack_udp_timeout", &life);
@@ -148,6 +165,15 @@ impl Nat {
             }
             self.settings().forwarded.push(element);
         }
+    }
+
+    /// Lets everybody send to inside hosts over IPv6, as routers without a firewall do; at first only answers pass.
+    pub fn open_v6(&self) {
+        let mut settings = self.settings();
+        assert!(settings.v6.is_some(), "the inner net has no public IPv6: make it with `with_public_v6`");
+        settings.v6 = Some(InwardV6::All);
+        drop(settings);
+        self.apply();
     }
 
     /// Loses, in both directions and whoever began, what matches one of these conditions of nftables, as a
@@ -208,7 +234,26 @@ impl Plugged for Nat {
 
 /// Rules that ask all of the kernel that a router's rules ever do.
 pub(super) fn probe() -> String {
-    rules(&Settings { kind: NatKind::Restricted, life: 1, forwarded: Vec::new() })
+    rules(&Settings { kind: NatKind::Restricted, life: 1, forwarded: Vec::new(), v6: None })
+        + rules_v6(Some(InwardV6::Answers))
+}
+
+/// The rules for IPv6, which replace those that a router has.
+fn rules_v6(inward: Option<InwardV6>) -> &'static str {
+    match inward {
+        None => "",
+        Some(InwardV6::All) => "table ip6 lab\ndelete table ip6 lab\n",
+        Some(InwardV6::Answers) => {
+            "table ip6 lab\ndelete table ip6 lab\ntable ip6 lab {
+    chain forward {
+        type filter hook forward priority filter;
+        iifname \"out0\" ct state established,related accept
+        iifname \"out0\" meta l4proto ipv6-icmp accept
+        iifname \"out0\" drop
+    }
+}\n"
+        }
+    }
 }
 
 /// The rules of a router, which replace those that it has.

@@ -56,6 +56,8 @@ impl Net {
     /// The number of the address that is the way out.
     pub(super) const GATEWAY: u16 = 1;
     const FIRST_HOST: u16 = 10;
+    /// What public IPv6 addresses begin with.
+    const PUBLIC: u16 = 0x3ffe;
 
     /// The addresses are of a block that once served radio amateurs' experiments: in no list of special
     /// addresses, so that programs treat them as public, and nobody's machine.
@@ -100,7 +102,7 @@ impl Net {
     pub fn with_v6(self) -> Self {
         let block = if self.0.internet {
             // Of the retired 6bone: global unicast, and nobody's.
-            [0x3ffe, 0x4480, 0, 0]
+            [Self::PUBLIC, 0x4480, 0, 0]
         } else {
             let [_, _, third, _] = self.0.base.octets();
             [0xfd44, 0x8000, self.0.lab.number().try_into().unwrap_or(u16::MAX), third.into()]
@@ -109,6 +111,15 @@ impl Net {
             let gateway = self.v6(Self::GATEWAY).expect("the block was just set");
             self.space().ip(&format!("addr add {gateway}/64 dev {} nodad\n", Self::BRIDGE));
         }
+        self
+    }
+
+    /// Gives public IPv6 addresses to hosts of a private net that join from now on: a provider's prefix, which a
+    /// router to the internet (one [`with_v6`](Self::with_v6)) forwards without translating.
+    pub fn with_public_v6(self) -> Self {
+        let number = self.0.lab.number().try_into().unwrap_or(u16::MAX);
+        // The block of the internet itself ends in 0.
+        let _ = self.0.v6.set([Self::PUBLIC, 0x4480, number.max(1), 0]);
         self
     }
 
@@ -153,6 +164,11 @@ impl Net {
         self.0.prefix
     }
 
+    /// Whether its IPv6 addresses lead out.
+    pub(super) fn has_public_v6(&self) -> bool {
+        self.0.v6.get().is_some_and(|block| block[0] == Self::PUBLIC)
+    }
+
     pub(super) fn is_internet(&self) -> bool {
         self.0.internet
     }
@@ -189,5 +205,13 @@ impl Net {
         let router = self.0.router.lock().expect("no holder panics").upgrade();
         let router = router.expect("a plain router needs an outer net that has a way out itself");
         router.ip(&format!("route replace {} via {via}\n", inner.subnet()));
+    }
+
+    /// The same for the public IPv6 addresses of the inner net.
+    pub(super) fn route_v6(&self, inner: &Self, via: Ipv6Addr) {
+        let router = self.0.router.lock().expect("no holder panics").upgrade();
+        let router = router.expect("public IPv6 needs an outer net that has a way out itself");
+        let base = inner.v6(0).expect("it has public addresses");
+        router.ip(&format!("route replace {base}/64 via {via}\n"));
     }
 }
