@@ -1,4 +1,5 @@
-//! What the scenarios share: real node processes, a plain HTTP client, a hostile hub, tiny model files.
+//! What the scenarios share: real node processes, a plain HTTP client, a hostile hub, tiny model files, networks,
+//! and measurements that a scenario does in short and `pool_bench` in full.
 //!
 //! Nothing of the product is replaced here. A [`node::Node`] is the `potluck` program as a user starts it,
 //! with a home of its own; everything is asked of it from outside. When something is not as it should be the
@@ -18,8 +19,10 @@ pub mod gguf;
 pub mod http;
 pub mod hub;
 pub mod load;
+pub mod member;
 pub mod netlab;
 pub mod node;
 pub mod process;
 pub mod python;
 pub mod random;
+pub mod skew;

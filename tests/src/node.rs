@@ -57,7 +57,7 @@ fn isolate(command: &mut Command, home: &Path) {
 }
 
 /// How to start a node.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     models: Vec<String>,
     args: Vec<OsString>,
