@@ -31,6 +31,7 @@ mod policy;
 mod policy_tutorial;
 mod pool;
 mod pool_net;
+mod pool_trouble;
 mod pull;
 mod recall;
 mod sdk;

@@ -19,6 +19,7 @@ pub mod gguf;
 pub mod http;
 pub mod hub;
 pub mod load;
+pub mod measure;
 pub mod member;
 pub mod netlab;
 pub mod node;

@@ -1,187 +1,153 @@
-//! What asking through a pool costs, held against asking the same machine directly over HTTP on the same cable, and
-//! how soon a memory written on one machine is found on another.
+//! What a pool of several machines does, measured on networks that are made for it. Needs root.
 //!
-//! Needs root (network namespaces). `--json` writes one JSON object.
+//! Without a flag that names another measurement: what asking through the pool costs. `--json` writes one JSON object
+//! instead of tables; what is being done is said on stderr.
 
 #![allow(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a measurement: a panic is how it reports"
 )]
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use potluck_tests::{
-    gguf::Tiny,
-    http::Client,
-    netlab::{Host, Lab, Shape},
-    node::{Node, NodeOptions, succeeded},
-    process,
+    measure::{
+        Spread, converge, failover, first,
+        memory::{self, Bulk, Plan, Way},
+        ms, nat, overhead,
+    },
+    netlab::Lab,
 };
 use serde_json::{Value, json};
 
-const KEY: &str = "a-key-for-measuring";
-/// Tokens of an answer.
-const TOKENS: u32 = 96;
+const HELP: &str = "\
+pool_bench [--json] [MEASUREMENT]
 
-/// What one answer took.
-struct Taken {
-    first: Duration,
-    gaps: Vec<Duration>,
-    all: Duration,
+  (none)              a job through the pool, held against the same one over HTTP
+      --asks N        answers of each sort (30)
+  --first-token [N]   from nothing to the first token of another machine, N times (10)
+  --failover [N]      the answering machine is killed in each of N streams (100)
+      --seed N        draws the moments (1)
+  --memory            a write on one machine until a recall on another finds it
+      --sizes N,N     records (5000,10000,100000)
+      --ways W,W      veth, wireguard, or a delay in ms each way (veth,5,wireguard)
+      --writes N      facts at each size (200)
+      --text FILE     texts of the records: JSON Lines of {turns}, or each line one
+      --words-only    without the embedder that POTLUCK_TEST_MINILM names
+      --no-newcomer   no third machine that takes everything in the end
+  --converge [N]      N stories of three machines under random trouble (1000)
+      --seed N        the seed of the first (1)
+  --nat               every pair of routers: the path, and the time to it
+      --patience S    seconds until a path counts as final (40)
+      --restarts N    restarts of the relay (10)
+";
+
+/// The words of the command line.
+struct Words(Vec<String>);
+
+impl Words {
+    fn has(&self, flag: &str) -> bool {
+        self.0.iter().any(|word| word == flag)
+    }
+
+    /// The word after a flag, unless that is a flag too.
+    fn after(&self, flag: &str) -> Option<&str> {
+        let at = self.0.iter().position(|word| word == flag)?;
+        self.0.get(at + 1).map(String::as_str).filter(|word| !word.starts_with("--"))
+    }
+
+    fn number(&self, flag: &str, default: u64) -> u64 {
+        self.after(flag)
+            .map_or(default, |word| word.parse().unwrap_or_else(|_| panic!("{flag} needs a number")))
+    }
+
+    fn count(&self, flag: &str, default: u64) -> usize {
+        usize::try_from(self.number(flag, default)).expect("a small number")
+    }
+
+    fn list(&self, flag: &str, default: &str) -> Vec<String> {
+        self.after(flag).unwrap_or(default).split(',').map(str::to_owned).collect()
+    }
 }
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let as_json = args.iter().any(|arg| arg == "--json");
-    let number = |flag: &str, default: usize| {
-        let at = args.iter().position(|arg| arg == flag);
-        at.and_then(|at| args.get(at + 1)).map_or(default, |text| text.parse().expect("a number"))
-    };
-    let (asks, writes) = (number("--asks", 30), number("--writes", 100));
-    Lab::available().expect("networks can be made here");
-    let delays = [0, 10, 50];
-    let rows: Vec<Value> = delays.into_iter().map(|delay| at(delay, asks, writes)).collect();
-    if as_json {
-        println!("{}", json!({"rows": rows}));
-        return;
+fn main() -> ExitCode {
+    let words = Words(env::args().skip(1).collect());
+    if words.has("--help") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
     }
-    println!(
-        "| one way | first token direct / pool | added, less one round trip | gap p99 direct / pool | throughput | write found elsewhere p50 / p95 / p99 |"
+    if let Err(why) = Lab::available() {
+        eprintln!("no networks can be made here: {why}");
+        return ExitCode::FAILURE;
+    }
+    let (table, figures) = measured(&words);
+    if words.has("--json") {
+        println!("{figures}");
+    } else {
+        print!("{table}");
+    }
+    ExitCode::SUCCESS
+}
+
+/// What was asked for, as a table and as JSON.
+fn measured(words: &Words) -> (String, Value) {
+    if words.has("--first-token") {
+        let all = first::run(words.count("--first-token", 10));
+        (first::table(&all), first::json(&all))
+    } else if words.has("--failover") {
+        let report = failover::run(words.count("--failover", 100), words.number("--seed", 1));
+        (report.table(), report.json())
+    } else if words.has("--memory") {
+        let report = memory_of(words);
+        (report.table(), report.json())
+    } else if words.has("--converge") {
+        let first = words.number("--seed", 1);
+        let report = converge::run(first..first + words.number("--converge", 1000));
+        let report = report.unwrap_or_else(|why| panic!("{why}"));
+        (report.line() + "\n", report.json())
+    } else if words.has("--nat") {
+        nats(words)
+    } else {
+        let rows = overhead::run(&[0, 10, 50], words.count("--asks", 30));
+        (overhead::table(&rows), json!({"rows": rows}))
+    }
+}
+
+fn memory_of(words: &Words) -> memory::Report {
+    let sizes = words.list("--sizes", "5000,10000,100000");
+    let sizes: Vec<usize> = sizes.iter().map(|size| size.parse().expect("--sizes needs numbers")).collect();
+    assert!(sizes.is_sorted(), "--sizes must ascend");
+    let way = |name: &String| match name.as_str() {
+        "veth" => Way::Veth,
+        "wireguard" => Way::WireGuard,
+        delay => Way::Slow(delay.parse().unwrap_or_else(|_| panic!("{delay} is no way"))),
+    };
+    let plan = Plan {
+        ways: words.list("--ways", "veth,5,wireguard").iter().map(way).collect(),
+        writes: words.count("--writes", 200),
+        newcomer: !words.has("--no-newcomer"),
+        sizes,
+    };
+    let most = plan.sizes.last().copied().unwrap_or_default();
+    let texts = memory::texts(words.after("--text").map(Path::new));
+    memory::run(&plan, &Bulk::new(texts, most, words.has("--words-only")))
+}
+
+fn nats(words: &Words) -> (String, Value) {
+    let meetings = nat::matrix(Duration::from_secs(words.number("--patience", 40)));
+    let back = nat::relay_restarts(words.count("--restarts", 10));
+    let spread = Spread::of(back.iter().copied());
+    let table = format!(
+        "{}\nThe relay was killed and started again {} times: an answer came {:.1} s after it was back (median), at \
+         most {:.1} s.\n",
+        nat::table(&meetings),
+        spread.len(),
+        spread.quantile(0.5).as_secs_f64(),
+        spread.quantile(1.0).as_secs_f64()
     );
-    println!("|---|---|---|---|---|---|");
-    for row in rows {
-        let ms = |path: &str| row.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        println!(
-            "| {} ms | {:.1} / {:.1} ms | {:+.1} ms | {:.1} / {:.1} ms | {:.1} % | {:.1} / {:.1} / {:.1} ms |",
-            ms("/delay_ms"),
-            ms("/first_ms/direct"),
-            ms("/first_ms/pool"),
-            ms("/first_ms/pool") - ms("/first_ms/direct") - 2.0 * ms("/delay_ms"),
-            ms("/gap_p99_ms/direct"),
-            ms("/gap_p99_ms/pool"),
-            100.0 * ms("/tokens_per_s/pool") / ms("/tokens_per_s/direct"),
-            ms("/found_ms/p50"),
-            ms("/found_ms/p95"),
-            ms("/found_ms/p99"),
-        );
-    }
-}
-
-/// Everything over a cable with this delay in milliseconds each way.
-fn at(delay: u64, asks: usize, writes: usize) -> Value {
-    let lab = Lab::new("pool-bench");
-    let net = lab.net("office");
-    let scratch = tempfile::tempdir().unwrap();
-    let model = Tiny::slow().write(&scratch.path().join("slow.gguf"));
-    let here = lab.host("here", &net);
-    let there = lab.host_over("there", &net, Shape::delay(delay));
-    let options = |name: &str, host: &Host| {
-        NodeOptions::new().args(["--node-name", name, "--threads", "1"]).before(host.before())
-    };
-    let asking = Node::start(options("here", &here));
-    let serving = options("there", &there).model(model).args(["--api-key", KEY]).listen("0.0.0.0:7685");
-    let serving = Node::start(serving);
-    here.enter(|| succeeded(&asking.run(["pool", "create", "bench"])));
-    let made = here.enter(|| succeeded(&asking.run(["pool", "invite", "--json", "--memory", "*"])));
-    let made: Value = serde_json::from_str(&made).unwrap();
-    let invite = made["invite"].as_str().unwrap();
-    there.enter(|| succeeded(&serving.run(["join", invite, "--api-key", KEY])));
-    let direct = Client { address: SocketAddr::from((there.addr_v4(), 7685)), key: Some(KEY.into()) };
-    let through = asking.client();
-    let (mut straight, mut pooled) = (Vec::new(), Vec::new());
-    here.enter(|| {
-        let ready = || std::panic::catch_unwind(|| ask(&through, "slow@trusted", 4)).is_ok();
-        assert!(process::eventually(Duration::from_secs(20), ready), "{}", asking.stderr());
-        for _ in 0..asks {
-            straight.push(ask(&direct, "slow", TOKENS));
-            pooled.push(ask(&through, "slow@trusted", TOKENS));
-        }
-    });
-    let found = lags((&here, &asking), (&there, &serving), writes);
-    let sorted = |of: &[Taken], what: &dyn Fn(&Taken) -> Vec<Duration>| {
-        let mut all: Vec<Duration> = of.iter().flat_map(what).collect();
-        all.sort_unstable();
-        all
-    };
-    let both = |what: &dyn Fn(&Taken) -> Vec<Duration>, share: f64| {
-        json!({"direct": ms(quantile(&sorted(&straight, what), share)),
-            "pool": ms(quantile(&sorted(&pooled, what), share))})
-    };
-    let speed = |of: &[Taken]| {
-        let mut all: Vec<f64> = of.iter().map(|taken| f64::from(TOKENS) / taken.all.as_secs_f64()).collect();
-        all.sort_unstable_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
-    json!({
-        "delay_ms": delay,
-        "asks": asks,
-        "first_ms": both(&|taken| vec![taken.first], 0.5),
-        "gap_p99_ms": both(&|taken| taken.gaps.clone(), 0.99),
-        "tokens_per_s": {"direct": speed(&straight), "pool": speed(&pooled)},
-        "found_ms": {"p50": ms(quantile(&found, 0.5)), "p95": ms(quantile(&found, 0.95)),
-            "p99": ms(quantile(&found, 0.99)), "writes": writes},
-    })
-}
-
-/// Asks for tokens and takes the time of each.
-fn ask(client: &Client, model: &str, tokens: u32) -> Taken {
-    let body = json!({"model": model, "prompt": "abc", "max_tokens": tokens, "temperature": 0, "stream": true,
-        "ignore_eos": true});
-    let began = Instant::now();
-    let mut stream = client.stream("/v1/completions", &body).expect("an answer");
-    assert_eq!(stream.status, 200);
-    let mut first = None;
-    let mut last = began;
-    let mut gaps = Vec::new();
-    while let Some(_event) = stream.event().expect("the stream goes on") {
-        let now = Instant::now();
-        match first {
-            None => first = Some(now - began),
-            Some(_) => gaps.push(now - last),
-        }
-        last = now;
-    }
-    Taken { first: first.expect("a token"), gaps, all: began.elapsed() }
-}
-
-/// From the acknowledgement of a write to the first recall elsewhere that has it.
-fn lags((here, writing): (&Host, &Node), (there, reading): (&Host, &Node), writes: usize) -> Vec<Duration> {
-    let (writer, reader) = (writing.client(), reading.client().with_key(KEY));
-    let mut lags: Vec<Duration> = (0..writes)
-        .map(|round| {
-            let word = format!("quetzal{round}x");
-            let body = json!({"content": format!("The word of the round is {word}")});
-            here.enter(|| writer.post("/potluck/v1/memory", &body).expect(200));
-            let began = Instant::now();
-            let request = json!({"query": word, "limit": 1});
-            there.enter(|| {
-                loop {
-                    let items =
-                        reader.post("/potluck/v1/memory/recall", &request).expect(200)["items"].clone();
-                    if items[0]["content"].as_str().is_some_and(|text| text.ends_with(&word)) {
-                        return began.elapsed();
-                    }
-                    assert!(began.elapsed() < Duration::from_secs(10), "not found: {word}");
-                }
-            })
-        })
-        .collect();
-    lags.sort_unstable();
-    lags
-}
-
-fn quantile(sorted: &[Duration], share: f64) -> Duration {
-    let at = (sorted.len() as f64 * share) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    let meetings: Vec<Value> = meetings.iter().map(nat::Meeting::json).collect();
+    let back: Vec<f64> = back.into_iter().map(ms).collect();
+    (table, json!({"meetings": meetings, "relay_back_ms": back}))
 }
