@@ -72,10 +72,7 @@ impl Bulk {
 
     /// Puts records number `from` to `from + count` into a memory, in the name of the machine with this key.
     pub(super) fn put(&self, member: &Member, key: &Path, from: usize, count: usize) {
-        let lines = match &self.model {
-            Some(_) => Some(self.signed(key)),
-            None => None,
-        };
+        let lines = self.model.is_some().then(|| self.signed(key));
         // A line for the version and one for its vectors.
         let mut signed = lines.map(|path| {
             let file = fs::File::open(path).expect("the copies are there");
