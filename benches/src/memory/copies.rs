@@ -271,8 +271,10 @@ mod tests {
         let now = Millis::now();
         let id = RecordId::generate(now);
         let stamp = Stamp::new(now.0, 0);
-        let draft =
-            Draft { content: format!("A real text with words, number {number}."), ..Draft::default() };
+        let content = format!(
+            "A real text with plain words enough for every copy that puts other words between them, number {number}."
+        );
+        let draft = Draft { content, ..Draft::default() };
         let context = Context { id, stamp, sequence: number * 2 - 1 };
         let version = Version::seal(draft, context, signer).unwrap();
         let row = Row { scale: 0.01, values: (0..100).map(|n| (n % 21) - 10).collect() };
