@@ -25,6 +25,7 @@ mod native;
 pub mod sample;
 pub mod scaffold;
 mod set;
+pub mod simulate;
 pub mod steady;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use crate::policy::{Kind, MAX_COMPONENT};
 mod explain;
 mod list;
 mod local;
+mod simulate;
 
 /// Let WebAssembly components decide who serves a job, what it costs and what counts as cheating.
 #[derive(Args, Debug)]
@@ -44,6 +45,8 @@ enum Command {
     New(local::New),
     /// Build a policy's folder into a component.
     Build(local::Build),
+    /// Try routing policies on a pool that exists only in numbers. Needs no node.
+    Simulate(simulate::Simulate),
     /// Put a policy to the vote of the pool; where its owner decides, and as its owner, this decides.
     #[command(visible_alias = "approve")]
     Propose(Propose),
@@ -99,6 +102,7 @@ impl Policy {
             Command::Try(command) => return command.run(json),
             Command::New(command) => return command.run(json),
             Command::Build(command) => return command.run(json),
+            Command::Simulate(command) => return command.run(json),
             _ => {}
         }
         let client = Client::connect(&context).await?;
@@ -141,7 +145,11 @@ impl Policy {
                 voted(&done, json)
             }
             Command::Explain(command) => command.run(&client, json).await,
-            Command::Check { .. } | Command::Try(_) | Command::New(_) | Command::Build(_) => Ok(()),
+            Command::Check { .. }
+            | Command::Try(_)
+            | Command::New(_)
+            | Command::Build(_)
+            | Command::Simulate(_) => Ok(()),
         }
     }
 }
