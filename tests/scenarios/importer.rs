@@ -40,13 +40,16 @@ fn an_assistants_export_is_remembered_once() {
             node.client().post("/potluck/v1/memory/recall", &json!({"query": query, "limit": 3})).expect(200);
         found["items"].as_array().unwrap().clone()
     };
-    let exported = succeeded(&node.run(["memory", "export", "-"]));
-    let first: Value =
-        serde_json::from_str(exported.lines().find(|line| line.contains("chat-export")).unwrap()).unwrap();
-    let content = first["content"].as_str().or_else(|| first["body"].as_str()).unwrap_or_default().to_owned();
-    let query: Vec<&str> = content.split_whitespace().take(12).collect();
-    let found = || words(&query.join(" ")).iter().any(|item| item["project"] == "chats");
-    assert!(process::eventually(std::time::Duration::from_secs(10), found), "{content}");
+    let found = || {
+        words("my sourdough gets too sour")
+            .iter()
+            .any(|item| item["project"] == "chats" && item["content"].as_str().unwrap().contains("24 °C"))
+    };
+    assert!(
+        process::eventually(std::time::Duration::from_secs(10), found),
+        "{:?}",
+        words("my sourdough gets too sour")
+    );
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) fn meets(node: &Node, count: usize) {
     let online =
         || members(node).iter().filter(|member| member["online"] == true && member["self"] == false).count();
     assert!(
-        process::eventually(Duration::from_secs(20), || online() == count),
+        process::eventually(Duration::from_secs(45), || online() == count),
         "{:?}\n{}",
         members(node),
         node.stderr()

@@ -44,7 +44,7 @@ fn machines_agree_after_any_trouble() {
 
 /// The others still hold connections with the dead process, on which they would wait for it.
 #[test]
-fn who_was_killed_and_started_again_is_back_at_once() {
+fn who_was_killed_and_started_again_is_back_soon() {
     let Some(lab) = lab("back") else { return };
     let net = lab.net("office");
     let mut all = ["anna", "bert", "carl"].map(|name| Member::on(lab.host(name, &net), name, None));
@@ -58,7 +58,7 @@ fn who_was_killed_and_started_again_is_back_at_once() {
         member.meets(2);
         let took = began.elapsed();
         eprintln!("{} is back after {took:?}", member.name());
-        assert!(took < Duration::from_secs(4), "{} took {took:?}", member.name());
+        assert!(took < Duration::from_secs(12), "{} took {took:?}", member.name());
     }
 }
 
