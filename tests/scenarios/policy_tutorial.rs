@@ -120,7 +120,7 @@ fn a_policy_in_c_decides_like_any_other() {
     let bert = Node::start(options("bert"));
     pool(&[&anna, &bert], &[]);
     meets(&bert, 1);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/second-language/two-choices.wasm");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/two-choices.wasm");
     let checked = succeeded(&anna.run(["policy", "check", file.to_str().unwrap()]));
     assert!(checked.contains("two-choices") && checked.contains("routing"), "{checked}");
     succeeded(&anna.run(["policy", "propose", file.to_str().unwrap()]));

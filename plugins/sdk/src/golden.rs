@@ -8,6 +8,8 @@
 //! comparing them; read what changed before you commit it. A vector may then leave out its `output`, and fields of its
 //! `input` that are zero, empty or absent.
 
+#![allow(clippy::arithmetic_side_effects, reason = "never part of a component")]
+
 use std::{fmt::Write as _, fs};
 
 use serde_json::{Map, Value, json};

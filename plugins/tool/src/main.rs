@@ -4,12 +4,14 @@
 //! ```text
 //! potluck-plugin-tool wrap WIT-FOLDER MODULE GOLDEN|- COMPONENT
 //! potluck-plugin-tool bindings WIT-FOLDER WORLD FOLDER
-//! potluck-plugin-tool manifest DIST TOOLCHAIN NAME:KIND:VERSION:HOW …
+//! potluck-plugin-tool manifest DIST 'NAME|KIND|VERSION|TOOLCHAIN' …
 //! potluck-plugin-tool compare DIST OTHER-DIST
 //! ```
 
+#![allow(clippy::arithmetic_side_effects, reason = "never part of a component")]
+
 mod manifest;
-#[path = "../../../scaffold/src/policy/scaffold/wrap.rs"]
+#[path = "../../../host/src/policy/scaffold/wrap.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the node's own code, of which this program uses a part")]
 mod wrap;
 
@@ -23,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.as_slice() {
         ["wrap", wit, module, golden, component] => wrap(wit, module, golden, component),
         ["bindings", wit, world, folder] => bindings(wit, world, Path::new(folder)),
-        ["manifest", dist, toolchain, built @ ..] => manifest::write(Path::new(dist), toolchain, built),
+        ["manifest", dist, built @ ..] => manifest::write(Path::new(dist), built),
         ["compare", dist, other] => manifest::compare(Path::new(dist), Path::new(other)),
         _ => bail!("use it through plugins/build"),
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use blake2::{Blake2b, Digest as _, digest::consts::U32};
 use serde::{Deserialize, Serialize};
 
-use crate::wrap::PACKAGE;
+use crate::wrap::{GOLDEN_SECTION, PACKAGE};
 
 /// `manifest.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,6 @@ use crate::wrap::PACKAGE;
 struct Manifest {
     /// The WIT package that the components implement.
     wit: String,
-    /// The compiler that all but those of another `language` were built with. The same one gives the same bytes.
-    toolchain: String,
     /// By kind and name.
     components: Vec<Component>,
 }
@@ -27,8 +25,8 @@ struct Component {
     kind: String,
     name: String,
     version: String,
-    /// `rust`, or what else it was written in.
-    language: String,
+    /// The compiler. The same one gives the same bytes of the same source.
+    toolchain: String,
     file: String,
     /// In bytes.
     size: usize,
@@ -36,13 +34,13 @@ struct Component {
     hash: String,
 }
 
-/// Writes the list. Each of `built` is `NAME:KIND:VERSION:LANGUAGE`, and its file `NAME.wasm`.
-pub(crate) fn write(dist: &Path, toolchain: &str, built: &[&str]) -> anyhow::Result<()> {
+/// Writes the list. Each of `built` is `NAME|KIND|VERSION|TOOLCHAIN`, and its file `NAME.wasm`.
+pub(crate) fn write(dist: &Path, built: &[&str]) -> anyhow::Result<()> {
     let mut components = Vec::new();
     for one in built {
-        let fields: Vec<&str> = one.split(':').collect();
-        let [name, kind, version, language] = fields.as_slice() else {
-            bail!("`{one}` is no NAME:KIND:VERSION:LANGUAGE")
+        let fields: Vec<&str> = one.split('|').collect();
+        let [name, kind, version, toolchain] = fields.as_slice() else {
+            bail!("`{one}` is no NAME|KIND|VERSION|TOOLCHAIN")
         };
         let file = format!("{name}.wasm");
         let bytes = fs::read(dist.join(&file)).with_context(|| format!("reading {file}"))?;
@@ -50,14 +48,14 @@ pub(crate) fn write(dist: &Path, toolchain: &str, built: &[&str]) -> anyhow::Res
             kind: (*kind).to_owned(),
             name: (*name).to_owned(),
             version: (*version).to_owned(),
-            language: (*language).to_owned(),
+            toolchain: (*toolchain).to_owned(),
             file,
             size: bytes.len(),
-            hash: Blake2b::<U32>::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: hash(&bytes),
         });
     }
     components.sort();
-    let manifest = Manifest { wit: PACKAGE.to_owned(), toolchain: toolchain.to_owned(), components };
+    let manifest = Manifest { wit: PACKAGE.to_owned(), components };
     fs::write(dist.join("manifest.json"), serde_json::to_string_pretty(&manifest)? + "\n")?;
     for component in &manifest.components {
         println!("{:<16} {:>7} bytes  {}", component.name, component.size, component.hash);
@@ -65,48 +63,75 @@ pub(crate) fn write(dist: &Path, toolchain: &str, built: &[&str]) -> anyhow::Res
     Ok(())
 }
 
-/// Compares what is shipped with what was built again. Fails where a component is another.
+/// Compares what is shipped with what was built again: bytes where the compiler is the same, and otherwise the vectors
+/// that each component carries. Fails where a component is another.
 pub(crate) fn compare(dist: &Path, other: &Path) -> anyhow::Result<()> {
-    let read = |folder: &Path| -> anyhow::Result<Manifest> {
-        let path = folder.join("manifest.json");
-        let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
-    };
     let (shipped, built) = (read(dist)?, read(other)?);
+    if shipped.wit != built.wit {
+        bail!("dist/ is for {}, and the WIT is {}; run plugins/build", shipped.wit, built.wit);
+    }
+    let (mut same, mut alike, mut absent) = (0, Vec::new(), Vec::new());
     for component in &shipped.components {
-        let bytes =
-            fs::read(dist.join(&component.file)).with_context(|| format!("reading {}", component.file))?;
-        let hash: String = Blake2b::<U32>::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if hash != component.hash {
-            bail!("dist/{} is not what dist/manifest.json says; run plugins/build", component.file);
+        let file = &component.file;
+        let bytes = fs::read(dist.join(file)).with_context(|| format!("reading {file}"))?;
+        if hash(&bytes) != component.hash {
+            bail!("dist/{file} is not what dist/manifest.json says; run plugins/build");
+        }
+        let Some(again) = built.components.iter().find(|again| again.file == *file) else {
+            absent.push(file.as_str());
+            continue;
+        };
+        if again.toolchain == component.toolchain {
+            if again != component {
+                bail!("dist/{file} is not what its source gives; run plugins/build and commit dist/");
+            }
+            same += 1;
+        } else {
+            if golden(&bytes)? != golden(&fs::read(other.join(file))?)? {
+                bail!(
+                    "dist/{file} carries other vectors than its source; run plugins/build with {}",
+                    component.toolchain
+                );
+            }
+            alike.push(component);
         }
     }
-    let other: Vec<&str> = (built.components.iter())
-        .filter(|component| !shipped.components.contains(component))
-        .map(|component| component.file.as_str())
-        .collect();
-    let gone: Vec<&str> = (shipped.components.iter())
-        .filter(|component| !built.components.iter().any(|other| other.file == component.file))
-        .map(|component| component.file.as_str())
-        .collect();
-    if shipped.toolchain != built.toolchain {
+    if let Some(new) =
+        built.components.iter().find(|new| !shipped.components.iter().any(|it| it.file == new.file))
+    {
+        bail!("dist/{} is missing; run plugins/build and commit dist/", new.file);
+    }
+    println!("{same} of {} components: the same bytes", shipped.components.len());
+    for component in alike {
         println!(
-            "shipped was built with: {}\nthis is:                {}",
-            shipped.toolchain, built.toolchain
-        );
-        if let Some(first) = gone.first() {
-            bail!("{first} is shipped and was not built");
-        }
-        // Another compiler makes other bytes of the same source.
-        println!("another toolchain: bytes are not compared");
-        return Ok(());
-    }
-    if let Some(first) = other.first().or_else(|| gone.first()) {
-        bail!(
-            "dist/{first} is not what its source gives ({} in all differ); run plugins/build and commit dist/",
-            other.len() + gone.len()
+            "{}: built by {}, which is not here: compared by vectors",
+            component.file, component.toolchain
         );
     }
-    println!("the same bytes: {} components", shipped.components.len());
+    for file in absent {
+        println!("{file}: its compiler is not here: not built again");
+    }
     Ok(())
+}
+
+fn read(folder: &Path) -> anyhow::Result<Manifest> {
+    let path = folder.join("manifest.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Blake2b::<U32>::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The vectors that a component carries.
+fn golden(component: &[u8]) -> anyhow::Result<Vec<u8>> {
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        if let wasmparser::Payload::CustomSection(section) = payload?
+            && section.name() == GOLDEN_SECTION
+        {
+            return Ok(section.data().to_vec());
+        }
+    }
+    Ok(Vec::new())
 }
