@@ -15,6 +15,8 @@ from componentize_py_types import Err
 from wit_world.imports.types import Batch, Description, Entry, Kind, Problem
 
 FOLDER = "/in"
+# Looked up here, while the component is built: later, Python can load no module that it has not loaded yet.
+DECODER = codecs.getincrementaldecoder("utf-8-sig")
 # Bytes read at once.
 PIECE = 64 * 1024
 # Records given at once; the host takes at most 256.
@@ -158,7 +160,7 @@ class Source:
     def __init__(self, name):
         self.name = name
         self.input = open(os.path.join(FOLDER, name), "rb")
-        self.decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self.decoder = DECODER("replace")
         self.reader = Reader(name)
         self.over = False
 
@@ -179,12 +181,15 @@ def looks_right(name):
         return b"netscape-bookmark-file" in file.read(1024).lower()
 
 
+class Import:
+    """What is still to be read. Each call of the host gets a new `WitWorld`, so that nothing can be kept there."""
+
+    names = []
+    source = None
+
+
 class WitWorld(wit_world.WitWorld):
     """The importer."""
-
-    def __init__(self):
-        self.names = []
-        self.source = None
 
     def describe(self):
         return Description(
@@ -201,29 +206,29 @@ class WitWorld(wit_world.WitWorld):
                 names = [name]
             else:
                 names = sorted(n for n in os.listdir(FOLDER) if n.lower().endswith((".html", ".htm")))
-            self.names = [n for n in names if looks_right(n)]
+            Import.names = [n for n in names if looks_right(n)]
         except OSError as error:
             raise Err(f"{name or 'the folder'} cannot be read: {error.strerror}") from error
-        if not self.names:
+        if not Import.names:
             raise Err("no file of bookmarks is here: export them from the browser as HTML and name that file")
 
     def next(self):
         found, problems = [], []
         while not found and not problems:
-            if self.source is None:
-                if not self.names:
+            if Import.source is None:
+                if not Import.names:
                     break
-                name = self.names.pop(0)
+                name = Import.names.pop(0)
                 try:
-                    self.source = Source(name)
+                    Import.source = Source(name)
                 except OSError as error:
                     problems.append(Problem(name, f"cannot be read: {error.strerror}"))
                     continue
-            reader = self.source.reader
-            while len(reader.found) < MOST and len(reader.problems) < MOST and not self.source.over:
-                self.source.fill()
+            source, reader = Import.source, Import.source.reader
+            while len(reader.found) < MOST and len(reader.problems) < MOST and not source.over:
+                source.fill()
             found, reader.found = reader.found[:MOST], reader.found[MOST:]
             problems, reader.problems = reader.problems[:MOST], reader.problems[MOST:]
-            if self.source.over and not reader.found and not reader.problems:
-                self.source = None
+            if source.over and not reader.found and not reader.problems:
+                Import.source = None
         return Batch(entries=found, problems=problems)
