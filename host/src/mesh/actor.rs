@@ -22,7 +22,10 @@ use libp2p::{
     identity::Keypair,
     swarm::{ConnectionId, ListenError, SwarmEvent},
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::mesh::{
@@ -70,6 +73,7 @@ pub(crate) struct Actor {
     addresses: watch::Sender<Arc<Vec<Multiaddr>>>,
     book: Book,
     book_at: Option<Instant>,
+    writing: Option<JoinHandle<()>>,
     connections: HashMap<ConnectionId, Connection>,
     peers: HashMap<NodeId, Peer>,
     probes: Vec<Probe>,
@@ -127,6 +131,7 @@ impl Actor {
             addresses,
             book: Book::open(config.book.clone()),
             book_at: None,
+            writing: None,
             connections: HashMap::new(),
             peers: HashMap::new(),
             probes: Vec::new(),
@@ -173,7 +178,12 @@ impl Actor {
             }
         };
         let _ = tokio::time::timeout(Duration::from_millis(500), hear).await;
-        self.write_book(true);
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+        if let Some(write) = self.changed_book() {
+            write();
+        }
     }
 
     fn on_command(&mut self, command: Command) {
@@ -218,7 +228,7 @@ impl Actor {
         self.look_after_dials(now);
         self.look_after_probes(now);
         if self.book_at.is_some_and(|at| at <= now) {
-            self.write_book(false);
+            self.write_book();
         }
     }
 
@@ -302,12 +312,17 @@ impl Actor {
             return;
         }
         let now = unix_ms();
+        let first = self.book.addresses(node).is_empty();
         let mut fresh = false;
         for address in addresses.iter().take(2 * limits::BOOK_ADDRESSES) {
             fresh |= self.book.learn(node, address, now);
         }
         if fresh {
             self.note_book();
+            // A machine killed a moment after it joined must find its way back.
+            if first {
+                self.write_book();
+            }
             self.new_addresses(node);
         }
     }
@@ -331,20 +346,24 @@ impl Actor {
         self.book_at.get_or_insert_with(|| Instant::now() + limits::BOOK_DELAY);
     }
 
-    /// Writes the address book: in the background, or before going on.
-    fn write_book(&mut self, wait: bool) {
+    /// Writes the address book in the background; later, while it is still being written.
+    fn write_book(&mut self) {
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            self.book_at = Some(Instant::now());
+            return;
+        }
         self.book_at = None;
-        let Some((path, bytes)) = self.book.take_changes() else { return };
-        let write = move || {
+        self.writing = self.changed_book().map(tokio::task::spawn_blocking);
+    }
+
+    /// What writes the address book, if anything in it changed.
+    fn changed_book(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+        let (path, bytes) = self.book.take_changes()?;
+        Some(move || {
             if let Err(error) = book::write(&path, &bytes) {
                 tracing::warn!(path = %path.display(), %error, "address book not written");
             }
-        };
-        if wait {
-            write();
-        } else {
-            tokio::task::spawn_blocking(write);
-        }
+        })
     }
 }
 

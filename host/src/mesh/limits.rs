@@ -123,7 +123,7 @@ pub const BOOK_NODES: usize = 1_024;
 pub const BOOK_BYTES: u64 = 4 << 20;
 /// Bytes one address may have.
 pub const ADDRESS_BYTES: usize = 256;
-/// The pause between a change of the address book and its writing.
+/// The pause between a change of the address book and its writing; a node that was not in it is written at once.
 pub const BOOK_DELAY: Duration = Duration::from_secs(2);
 
 /// Bytes one beacon may have.

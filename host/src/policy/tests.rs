@@ -7,4 +7,5 @@ mod fuzz;
 mod good;
 mod hostile;
 mod kept;
+mod printed;
 mod swapped;

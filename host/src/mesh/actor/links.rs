@@ -58,7 +58,8 @@ impl Connection {
 
     /// Smaller is better.
     fn rank(&self) -> (bool, bool, Path, bool, Instant) {
-        (self.proved.is_none(), self.probing, self.path, address::is_tcp(&self.address), self.since)
+        let unsure = self.proved.is_none() || self.line.is_doubted();
+        (unsure, self.probing, self.path, address::is_tcp(&self.address), self.since)
     }
 }
 

@@ -175,6 +175,22 @@ async fn an_address_that_is_learnt_while_a_dial_waits_for_a_relay_is_dialled_at_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_killed_at_once_has_written_down_whom_it_met() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = folder.path().join("addresses");
+    let (a, b) = (start(Config { book: Some(book.clone()), ..local() }).await, start(local()).await);
+    introduce(&a.handle(), &b.handle());
+    // Nothing of the actor's end is waited for: this is what a machine that dies now would find.
+    let copy = folder.path().join("copy");
+    until("written", Duration::from_secs(1), || std::fs::copy(&book, &copy).ok()).await;
+    let again = start(Config { book: Some(copy), ..local() }).await;
+    let all = [a.me(), b.me(), again.me()];
+    b.handle().set_gate(gate(&all));
+    again.handle().set_gate(gate(&all));
+    connected(&again, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attention_is_silent_while_all_is_well() {
     let (a, b) = (start(local()).await, start(local()).await);
     befriend(&[&a, &b]);

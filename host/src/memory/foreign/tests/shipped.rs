@@ -127,9 +127,11 @@ fn a_file_of_50_mb_fits_the_limits() {
 
 /// `BOOKMARKS_WASM` names what `plugins/importers/bookmarks/build` gives.
 #[test]
-#[ignore = "needs a component that componentize-py builds; see docs/src/guide/importers.md"]
 fn an_importer_in_python_runs_under_the_same_limits() {
-    let path = env::var_os("BOOKMARKS_WASM").expect("BOOKMARKS_WASM names the built component");
+    let Some(path) = env::var_os("BOOKMARKS_WASM") else {
+        eprintln!("SKIPPED: BOOKMARKS_WASM names no component that plugins/importers/bookmarks/build gave");
+        return;
+    };
     let begun = Instant::now();
     let importer = Importer::open(Path::new(&path), Limits::default()).unwrap();
     let compiled = begun.elapsed();

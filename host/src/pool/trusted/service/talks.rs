@@ -18,8 +18,13 @@ use crate::{
     mesh::streams::Stream,
 };
 
-/// How long the machine with the higher key waits for the other to begin.
-const COURTESY: Duration = Duration::from_secs(5);
+/// How long the machine with the higher key waits for the other to begin. That one may still be in a conversation
+/// with an earlier run of this machine.
+const COURTESY: Duration = Duration::from_millis(500);
+/// How long two conversations may lie apart that were begun without knowing of each other.
+const CROSSING: Duration = Duration::from_secs(1);
+/// How long a conversation that was begun waits for the other side's greeting, where that side begins another.
+const UNGREETED: Duration = Duration::from_secs(5);
 /// How long a machine that misbehaves is left alone.
 const SHUN: Duration = Duration::from_secs(600);
 /// Runs of a program that are remembered.
@@ -84,10 +89,11 @@ impl Actor {
 
     /// A conversation that another machine opened. Of two that crossed, the one of the lower key stays.
     pub(super) fn answer_roster(&mut self, peer: NodeId, stream: Stream) {
-        let crossed = self
-            .talks
-            .get(&peer)
-            .is_some_and(|talk| talk.ours && self.me() < peer && talk.since.elapsed() < COURTESY);
+        let crossed = self.talks.get(&peer).is_some_and(|talk| {
+            // A machine that has greeted and begins anew was started anew.
+            let patience = if talk.greeted { CROSSING } else { UNGREETED };
+            talk.ours && self.me() < peer && talk.since.elapsed() < patience
+        });
         if !crossed && peer != self.me() {
             self.begin(peer, stream, false);
         }
