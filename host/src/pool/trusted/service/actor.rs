@@ -285,6 +285,7 @@ impl Actor {
         let mut tick = tokio::time::interval(self.settings.tick.max(Duration::from_millis(10)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let dial = self.next_dial();
             tokio::select! {
                 command = inputs.commands.recv() => match command {
                     Some(Command::Stop) | None => break,
@@ -294,6 +295,7 @@ impl Actor {
                 Some(event) = inputs.peers.recv() => self.peer(event).await,
                 Some(inbound) = inputs.joins.recv() => self.knock(inbound),
                 Some(Inbound { peer, stream }) = inputs.rosters.recv() => self.answer_roster(peer, stream),
+                () = at(dial) => self.dial_due(),
                 _ = tick.tick() => self.tick().await,
             }
         }
@@ -406,4 +408,12 @@ impl Actor {
 fn answer<T>(reply: Reply<T>, outcome: Result<T, PoolError>) {
     // Whoever asked may be gone.
     let _ = reply.send(outcome);
+}
+
+/// Waits until then; for ever without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }

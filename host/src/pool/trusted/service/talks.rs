@@ -33,23 +33,26 @@ const RUNS: usize = 8;
 const RELIST: Duration = Duration::from_secs(5);
 
 impl Actor {
-    /// Opens a conversation with each connected member that has none. The lower key begins at once, the higher
-    /// one when that does not happen.
+    /// The connected members with whom there is no conversation, and when one is due. The lower key begins at once,
+    /// the higher one when that does not happen.
+    fn lonely(&self) -> impl Iterator<Item = (NodeId, Instant)> {
+        let me = self.me();
+        self.links.iter().filter_map(move |(peer, link)| {
+            let courtesy = if me < *peer { Duration::ZERO } else { COURTESY };
+            let wanted = !link.dialling && !self.talks.contains_key(peer) && self.eligible(*peer);
+            wanted.then(|| (*peer, link.dial_at.max(link.since + courtesy)))
+        })
+    }
+
+    /// When [`dial_due`](Self::dial_due) has something to do.
+    pub(super) fn next_dial(&self) -> Option<Instant> {
+        self.lonely().map(|(_, at)| at).min()
+    }
+
+    /// Opens the conversations that are due.
     pub(super) fn dial_due(&mut self) {
-        let (now, me) = (Instant::now(), self.me());
-        let due: Vec<NodeId> = self
-            .links
-            .iter()
-            .filter(|(peer, link)| {
-                let courtesy = if me < **peer { Duration::ZERO } else { COURTESY };
-                !link.dialling
-                    && link.dial_at <= now
-                    && now.saturating_duration_since(link.since) >= courtesy
-                    && !self.talks.contains_key(*peer)
-                    && self.eligible(**peer)
-            })
-            .map(|(peer, _)| *peer)
-            .collect();
+        let now = Instant::now();
+        let due: Vec<NodeId> = self.lonely().filter(|(_, at)| *at <= now).map(|(peer, _)| peer).collect();
         for peer in due {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.dialling = true;
