@@ -1,11 +1,6 @@
 //! Where test data lies, and how a test that lacks its data says so.
 
-use std::{
-    env, fs,
-    io::Write as _,
-    path::PathBuf,
-    thread,
-};
+use std::{env, fs, io::Write as _, path::PathBuf, thread};
 
 /// The root of the workspace.
 pub fn workspace() -> PathBuf {
