@@ -20,6 +20,7 @@ mod crypto;
 mod merkle;
 mod receipt;
 mod registration;
+mod sample;
 mod shape;
 mod sum;
 #[cfg(test)]
@@ -35,12 +36,13 @@ pub use receipt::{
     Class, MAX_CLASS, MAX_JOB, MAX_RECEIPT, Micros, Party, Receipt, ReceiptError, Signed, Tokens, UnixMillis,
 };
 pub use registration::{MAX_MODELS, Registration, SignedRegistration, find_work, work_bits};
+pub use sample::{sample, sample_seed};
 pub use sum::{BadSum, Beneath, Duplicate, Leaf, SumNode, SumProof, SumTree, TreeError};
 pub use units::{
     Account, Block, Genesis, Hash, MILLION, MicroCredits, PUBLIC_POOL, ParseCredits, PolicyHash, PolicyKind,
     Pool, PoolClass, SignatureBytes,
 };
-pub use verdict::{MAX_SIGNERS, SignedVerdict, Verdict, VerdictError, sample, sample_seed};
+pub use verdict::{MAX_SIGNERS, SignedVerdict, Verdict, VerdictError};
 pub use voucher::{Forged, SignedVoucher, Voucher, verify_batch};
 
 pub use ed25519_dalek::SigningKey;

@@ -189,9 +189,16 @@ pub struct SumProof {
 }
 
 impl SumProof {
-    /// Whether `leaf` lies at `index` in the tree of `leaf_count` leaves with this root.
+    /// Whether `leaf` lies at `index` in the tree of `leaf_count` leaves with this root, where both numbers are what
+    /// the proof says: trees of almost as many leaves have the same way up. Where the count is known,
+    /// [`Self::verify_in`] compares it too.
     pub fn verify(&self, leaf: &Leaf, root: &SumNode) -> bool {
         climb(leaf.node(), self.index, self.leaf_count, &self.siblings) == Some(*root)
+    }
+
+    /// As [`Self::verify`], in a tree that is known to have `leaf_count` leaves.
+    pub fn verify_in(&self, leaf: &Leaf, root: &SumNode, leaf_count: u32) -> bool {
+        self.leaf_count == leaf_count && self.verify(leaf, root)
     }
 }
 

@@ -95,7 +95,12 @@ impl SignedVoucher {
     }
 }
 
-/// Checks many signatures at once: exactly those that [`SignedVoucher::verify`] accepts.
+/// Checks many signatures: accepts exactly what [`SignedVoucher::verify`] accepts, and is quicker where vouchers of
+/// one payer lie side by side.
+///
+/// Each is checked by itself. Checking a random combination of all of them takes less, but lets a signature pass
+/// every other time whose nonce carries a point of small order. A payer could make such ones on purpose: its payee
+/// would take them for good, and the chain would refuse them.
 ///
 /// # Errors
 /// The indexes of those that are not of their payers, rising.

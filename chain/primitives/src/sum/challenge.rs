@@ -87,11 +87,9 @@ pub struct Duplicate {
 impl Duplicate {
     /// Whether it shows that the tree with this root and so many leaves is wrong.
     pub fn verify(&self, root: &SumNode, leaf_count: u32) -> bool {
-        let within =
-            |leaf: &Leaf, proof: &SumProof| proof.leaf_count == leaf_count && proof.verify(leaf, root);
         self.first_proof.index < self.second_proof.index
             && self.first.account >= self.second.account
-            && within(&self.first, &self.first_proof)
-            && within(&self.second, &self.second_proof)
+            && self.first_proof.verify_in(&self.first, root, leaf_count)
+            && self.second_proof.verify_in(&self.second, root, leaf_count)
     }
 }
