@@ -4,7 +4,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use ed25519_dalek::Signer as _;
 use potluck_primitives::{
-    Account, Block, Genesis, Leaf, MicroCredits, PUBLIC_POOL, Pool, SignatureBytes, SignedVoucher,
+    Account, Block, Genesis, Leaf, MicroCredits, PUBLIC_POOL, SignatureBytes, SignedVoucher,
     SigningKey, SumTree, Voucher, blake2_256, vouchers_root,
 };
 use sp_runtime::AccountId32;
@@ -59,6 +59,7 @@ pub(crate) fn acknowledged(voucher: &Voucher, settler: u32, genesis: &Genesis) -
 pub(crate) struct Books {
     pub(crate) tree: SumTree,
     /// The vouchers of each leaf, in order.
+    #[cfg_attr(not(test), allow(dead_code, reason = "only tests answer challenges from it"))]
     pub(crate) listed: Vec<Vec<SignedVoucher>>,
     pub(crate) gross: u128,
 }
@@ -92,4 +93,5 @@ pub(crate) fn books(vouchers: &[SignedVoucher], genesis: &Genesis) -> Books {
 }
 
 /// Any pool that is neither the public one nor a settler's.
-pub(crate) const OTHER_POOL: Pool = [9; 32];
+#[cfg(test)]
+pub(crate) const OTHER_POOL: potluck_primitives::Pool = [9; 32];

@@ -33,16 +33,21 @@ mod benchmarking;
 mod check;
 mod claim;
 mod dispute;
+mod errors;
 mod escrow;
+mod events;
 #[cfg(any(test, feature = "runtime-benchmarks"))]
 mod fixtures;
 #[cfg(test)]
 mod mock;
 mod redeem;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod types;
 pub mod weights;
+
+use frame_support::pallet_macros::import_section;
 
 pub use dispute::acknowledgement;
 pub use pallet::*;
@@ -55,6 +60,9 @@ pub use weights::WeightInfo;
     clippy::let_unit_value,
     reason = "macros of the framework write so; `ValidateUnsigned` serves clients without general transactions"
 )]
+#[import_section(storage::storage)]
+#[import_section(events::events)]
+#[import_section(errors::errors)]
 #[frame_support::pallet]
 pub mod pallet {
     use alloc::vec::Vec;
@@ -119,75 +127,6 @@ pub mod pallet {
         ChallengerBond,
     }
 
-    /// How long windows last and what things cost.
-    #[pallet::storage]
-    pub type Settings<T: Config> = StorageValue<_, Parameters, ValueQuery>;
-
-    /// What was ever granted, in micro-credits.
-    #[pallet::storage]
-    pub type Granted<T: Config> = StorageValue<_, u128, ValueQuery>;
-
-    /// What was ever burnt, in micro-credits.
-    #[pallet::storage]
-    pub type Burnt<T: Config> = StorageValue<_, u128, ValueQuery>;
-
-    /// Escrow that was asked back.
-    #[pallet::storage]
-    pub type Thaws<T: Config> = StorageMap<_, Blake2_128Concat, T::AccountId, Thaw, OptionQuery>;
-
-    /// What lanes have come to. A lane without an entry has paid nothing.
-    #[pallet::storage]
-    pub type Lanes<T: Config> = StorageMap<_, Blake2_128Concat, LaneKey, Lane, ValueQuery>;
-
-    /// Accounts whose name in the pool of a voucher means: to be netted by them. Since which block.
-    #[pallet::storage]
-    pub type Settlers<T: Config> = StorageMap<_, Blake2_128Concat, T::AccountId, u32, OptionQuery>;
-
-    /// What each payer lets the batches of each settler take.
-    #[pallet::storage]
-    pub type Allowances<T: Config> = StorageDoubleMap<
-        _,
-        Blake2_128Concat,
-        T::AccountId,
-        Blake2_128Concat,
-        T::AccountId,
-        Allowance,
-        ValueQuery,
-    >;
-
-    /// What a batch has taken from a payer, in micro-credits: more than one leaf may say it is the payer's.
-    #[pallet::storage]
-    pub type Taken<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, BatchId, Blake2_128Concat, T::AccountId, u128, ValueQuery>;
-
-    /// How many batches there were.
-    #[pallet::storage]
-    pub type BatchCount<T: Config> = StorageValue<_, BatchId, ValueQuery>;
-
-    /// Every batch. They stay: a settled epoch must never be settled again.
-    #[pallet::storage]
-    pub type Batches<T: Config> = StorageMap<_, Twox64Concat, BatchId, Batch, OptionQuery>;
-
-    /// Which batch a settler submitted for an epoch.
-    #[pallet::storage]
-    pub type Epochs<T: Config> =
-        StorageDoubleMap<_, Blake2_128Concat, T::AccountId, Twox64Concat, Epoch, BatchId, OptionQuery>;
-
-    /// Challenges by batch and leaf.
-    #[pallet::storage]
-    pub type Challenges<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, BatchId, Twox64Concat, u32, Challenge, OptionQuery>;
-
-    /// Which leaves are wholly settled: a bit each, by batch and the leaf's index divided by [`CHUNK`].
-    #[pallet::storage]
-    pub type Settled<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, BatchId, Twox64Concat, u32, [u8; 32], ValueQuery>;
-
-    /// What of a leaf is settled, in micro-credits, where that is not all or nothing.
-    #[pallet::storage]
-    pub type Partly<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, BatchId, Twox64Concat, u32, u128, ValueQuery>;
-
     #[pallet::genesis_config]
     #[derive(frame_support::DefaultNoBound)]
     pub struct GenesisConfig<T: Config> {
@@ -209,144 +148,6 @@ pub mod pallet {
             }
             Granted::<T>::put(<T::Credits as fungible::Inspect<_>>::total_issuance());
         }
-    }
-
-    #[pallet::event]
-    #[pallet::generate_deposit(pub(crate) fn deposit_event)]
-    pub enum Event<T: Config> {
-        /// Free credits became escrow.
-        Deposited { payer: T::AccountId, amount: u128, escrow: u128 },
-        /// Escrow was asked back. It can be withdrawn from block `at`; until then and after, vouchers come first.
-        WithdrawStarted { payer: T::AccountId, amount: u128, at: u32 },
-        /// Escrow is no longer asked back.
-        WithdrawCancelled { payer: T::AccountId },
-        /// Escrow became free credits: as much of what was asked back as was left.
-        Withdrawn { payer: T::AccountId, amount: u128 },
-        /// A voucher was paid. `paid` left the payer's escrow, `share` of it went to the treasury; `owed` stays due.
-        Redeemed { key: LaneKey, nonce: u64, paid: u128, share: u128, redeemed: u128, owed: u128 },
-        /// The voucher at `index` of a redemption was not paid. The others were not touched by it.
-        NotRedeemed { index: u32, reason: Refusal },
-        /// Vouchers that name this account as their pool are netted by it from now on.
-        SettlerRegistered { settler: T::AccountId },
-        /// Batches of the settler may take so much each from the payer, from this epoch on.
-        SettlerAllowed { payer: T::AccountId, settler: T::AccountId, limit: u128, from: Epoch },
-        /// A batch can be disputed: its leaves until one block, other faults until the other.
-        BatchSubmitted {
-            batch: BatchId,
-            settler: T::AccountId,
-            epoch: Epoch,
-            root: SumNode,
-            leaf_count: u32,
-            gross: u128,
-            bond: u128,
-            challenges_until: u32,
-        },
-        /// The settler must show the vouchers of a leaf until block `answer_by`.
-        LeafChallenged { batch: BatchId, index: u32, challenger: T::AccountId, bond: u128, answer_by: u32 },
-        /// The vouchers of a leaf were shown: half of the bond went to the settler, the rest was burnt.
-        LeafAnswered { batch: BatchId, index: u32, compensation: u128, burnt: u128 },
-        /// A batch was shown to be wrong: half of its bond went to who showed it, the rest was burnt.
-        BatchVoided { batch: BatchId, fault: Fault, winner: T::AccountId, reward: u128, burnt: u128 },
-        /// The bond of a challenge of a void batch went back.
-        ChallengeReturned { batch: BatchId, index: u32, challenger: T::AccountId, bond: u128 },
-        /// A final batch needs no bond any more.
-        BondReleased { batch: BatchId, settler: T::AccountId, amount: u128 },
-        /// A leaf was settled by `amount`; `share` of it went to the treasury, `due` is what is left.
-        Claimed {
-            batch: BatchId,
-            index: u32,
-            account: T::AccountId,
-            debit: bool,
-            amount: u128,
-            share: u128,
-            due: u128,
-        },
-        /// A batch is settled for good; what its pot still had went to the treasury.
-        BatchClosed { batch: BatchId, remainder: u128 },
-        /// Credits came into being.
-        Granted { account: T::AccountId, amount: u128 },
-        /// Credits of the treasury ceased to be.
-        Burnt { amount: u128 },
-        /// Credits of the treasury were given away.
-        Disbursed { account: T::AccountId, amount: u128 },
-        /// Other parameters hold from now on. Running windows stay as they were.
-        ParametersSet { parameters: Parameters },
-    }
-
-    #[pallet::error]
-    pub enum Error<T> {
-        /// A sum that cannot be counted.
-        Overflow,
-        /// An amount of nothing.
-        Zero,
-        /// More than the escrow holds.
-        ExceedsEscrow,
-        /// Escrow was asked back already: withdraw it or cancel first.
-        AlreadyThawing,
-        /// No escrow was asked back.
-        NotThawing,
-        /// The escrow that was asked back cannot be withdrawn yet.
-        StillThawing,
-        /// The account is a settler already.
-        AlreadySettler,
-        /// What a settler may take was lowered not long ago.
-        LoweredBefore,
-        /// The account is not a settler.
-        NotSettler,
-        /// The public pool's name cannot be a settler's.
-        ReservedAccount,
-        /// Batches of an epoch are submitted in the next one.
-        WrongEpoch,
-        /// The settler has submitted a batch for this epoch.
-        AlreadySubmitted,
-        /// The deltas do not sum to zero.
-        NotZeroSum,
-        /// No leaves, or more than allowed.
-        LeafCount,
-        /// There is no such batch.
-        UnknownBatch,
-        /// The batch can no longer be disputed, or not in this way.
-        NotDisputable,
-        /// The batch is not final.
-        NotFinal,
-        /// The batch is not void.
-        NotVoid,
-        /// The batch was settled for good.
-        Closed,
-        /// The batch has no such leaf.
-        UnknownLeaf,
-        /// The leaf was challenged before.
-        AlreadyChallenged,
-        /// No challenge of this leaf waits for an answer.
-        NotChallenged,
-        /// The time to answer is over.
-        TooLate,
-        /// The time to answer is not over.
-        TooEarly,
-        /// The leaf is not in the batch, or not there.
-        BadProof,
-        /// The vouchers are not those that the leaf counts, or do not add up to it.
-        BadAnswer,
-        /// What is shown is no fault.
-        NoFault,
-        /// The voucher is not one that the settler had to count.
-        BadVoucher,
-        /// The settler did not have the voucher, as far as this shows.
-        NotKnown,
-        /// The leaf is wholly settled.
-        AlreadyClaimed,
-        /// The payer has no escrow left or allows no more, or the batch has taken all it said it would.
-        NothingToCollect,
-        /// Nothing is in the pot: claim the debits first.
-        PotEmpty,
-        /// The bond was released or lost.
-        NoBond,
-        /// Leaves are unsettled and the time to claim them is not over.
-        Unsettled,
-        /// The parameters contradict each other.
-        Unsound,
-        /// The length of an epoch is fixed for ever.
-        EpochLengthFixed,
     }
 
     #[pallet::hooks]
