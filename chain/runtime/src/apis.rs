@@ -6,7 +6,7 @@ use frame_support::{
     genesis_builder_helper::{build_state, get_preset},
     weights::Weight,
 };
-use potluck_primitives::{PolicyHash, PolicyKind, PoolClass};
+use potluck_primitives::{Account, PolicyHash, PolicyKind, PoolClass};
 use sp_api::impl_runtime_apis;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_core::OpaqueMetadata;
@@ -19,9 +19,9 @@ use sp_runtime::{
 use sp_version::RuntimeVersion;
 
 use crate::{
-    AccountId, Balance, Block, Executive, InherentDataExt as _, MILLIS_PER_BLOCK, Nonce, ParachainInfo,
-    ParachainSystem, Policies, Providers, Runtime, RuntimeGenesisConfig, System, TransactionPayment, VERSION,
-    configs::ConsensusHook, genesis,
+    AccountId, Balance, Block, Credits, Executive, InherentDataExt as _, MILLIS_PER_BLOCK, Nonce,
+    ParachainInfo, ParachainSystem, Policies, Providers, Runtime, RuntimeGenesisConfig, System,
+    TransactionPayment, VERSION, configs::ConsensusHook, genesis,
 };
 
 impl_runtime_apis! {
@@ -209,6 +209,16 @@ impl_runtime_apis! {
 
         fn provider(account: [u8; 32]) -> pallet_potluck_providers::ProviderView {
             Providers::provider_view(&account)
+        }
+    }
+
+    impl crate::views::CreditsApi<Block> for Runtime {
+        fn account(account: Account) -> crate::views::CreditsView {
+            crate::views::credits(&account.into())
+        }
+
+        fn lane(key: pallet_potluck_credits::LaneKey) -> pallet_potluck_credits::Lane {
+            Credits::lane(key)
         }
     }
 }

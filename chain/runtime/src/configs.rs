@@ -5,9 +5,7 @@ use frame_support::{
     dispatch::DispatchClass,
     parameter_types,
     traits::{
-        ConstBool, ConstU8, ConstU32, ConstU64, StorageMapShim, VariantCountOf,
-        fungible::Mutate as _,
-        tokens::{Preservation, imbalance::ResolveTo},
+        ConstBool, ConstU8, ConstU32, ConstU64, StorageMapShim, VariantCountOf, tokens::imbalance::ResolveTo,
     },
     weights::{ConstantMultiplier, IdentityFee, constants::RocksDbWeight},
 };
@@ -22,7 +20,7 @@ use sp_runtime::{DispatchResult, Perbill, traits::AccountIdConversion};
 use sp_version::RuntimeVersion;
 
 use crate::{
-    AccountId, Aura, Balance, Balances, Block, CREDIT, CreditBalances, Hash, MAXIMUM_BLOCK_WEIGHT,
+    AccountId, Aura, Balance, Balances, Block, CreditBalances, Credits, Hash, MAXIMUM_BLOCK_WEIGHT,
     MILLIS_PER_BLOCK, MILLITOKEN, Nonce, OriginCaller, PalletInfo, ParachainInfo, Policies, Runtime,
     RuntimeCall, RuntimeEvent, RuntimeFreezeReason, RuntimeHoldReason, RuntimeOrigin, RuntimeTask, System,
     VERSION, governance::TreasuryPalletId,
@@ -181,6 +179,20 @@ impl pallet_potluck_policies::Config for Runtime {
     type WeightInfo = ();
 }
 
+parameter_types! {
+    pub const PotsPalletId: frame_support::PalletId = frame_support::PalletId(*b"potlpots");
+}
+
+impl pallet_potluck_credits::Config for Runtime {
+    type Credits = CreditBalances;
+    type RuntimeHoldReason = RuntimeHoldReason;
+    // Not the track of policies: this origin makes credits.
+    type GovernanceOrigin = EnsureRoot<AccountId>;
+    type Treasury = TreasuryAccount;
+    type PalletId = PotsPalletId;
+    type WeightInfo = ();
+}
+
 /// A slashing policy counts when it was in force for the public pool.
 pub struct Slashing;
 
@@ -195,8 +207,7 @@ pub struct CreditFee;
 
 impl pallet_potluck_providers::CallFee<AccountId> for CreditFee {
     fn take(who: &AccountId) -> DispatchResult {
-        CreditBalances::transfer(who, &TreasuryAccount::get(), CREDIT / 1_000, Preservation::Preserve)
-            .map(|_| ())
+        Credits::take_call_fee(who)
     }
 }
 

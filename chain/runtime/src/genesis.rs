@@ -7,14 +7,13 @@ use alloc::{vec, vec::Vec};
 
 use frame_support::build_struct_json_patch;
 use hex_literal::hex;
-use pallet_potluck_providers::Parameters;
 use serde_json::Value;
 use sp_consensus_aura::sr25519::AuthorityId as AuraId;
 use sp_core::sr25519::Public;
 use sp_genesis_builder::PresetId;
 
 use crate::{
-    AccountId, AuraConfig, Balance, BalancesConfig, CREDIT, CreditBalancesConfig, ParachainInfoConfig,
+    AccountId, AuraConfig, Balance, BalancesConfig, CREDIT, CreditsConfig, ParachainInfoConfig,
     ParametersConfig, ProvidersConfig, RuntimeGenesisConfig, TOKEN, parameters::Settings,
 };
 
@@ -76,7 +75,12 @@ const COLLATORS: [[u8; 32]; 2] = [
     hex!("8eaf04151687736326c9fea17e25fc5287613693c912909cb226aa4794f26a48"),
 ];
 
-fn patch(collators: &[[u8; 32]], settings: Settings, providers: Parameters) -> Value {
+fn patch(
+    collators: &[[u8; 32]],
+    settings: Settings,
+    credits: pallet_potluck_credits::Parameters,
+    providers: pallet_potluck_providers::Parameters,
+) -> Value {
     let holders = |of: fn(&(&str, [u8; 32], Balance, Balance)) -> Balance| -> Vec<(AccountId, Balance)> {
         ACCOUNTS.iter().map(|it| (AccountId::new(it.1), of(it))).filter(|(_, amount)| *amount > 0).collect()
     };
@@ -84,7 +88,7 @@ fn patch(collators: &[[u8; 32]], settings: Settings, providers: Parameters) -> V
     build_struct_json_patch!(RuntimeGenesisConfig {
         aura: AuraConfig { authorities },
         balances: BalancesConfig { balances: holders(|it| it.2) },
-        credit_balances: CreditBalancesConfig { balances: holders(|it| it.3) },
+        credits: CreditsConfig { parameters: credits, grants: holders(|it| it.3) },
         parachain_info: ParachainInfoConfig { parachain_id: PARA_ID.into() },
         parameters: ParametersConfig { settings },
         providers: ProvidersConfig { parameters: providers },
@@ -96,9 +100,14 @@ pub fn preset(id: &PresetId) -> Option<Vec<u8>> {
     let [alice, _] = COLLATORS;
     let patch = match id.as_str() {
         sp_genesis_builder::DEV_RUNTIME_PRESET => {
-            patch(&[alice], Settings::development(), Parameters::development())
+            let credits = pallet_potluck_credits::Parameters::development();
+            let providers = pallet_potluck_providers::Parameters::development();
+            patch(&[alice], Settings::development(), credits, providers)
         }
-        LOCAL => patch(&COLLATORS, Settings::real(), Parameters::real()),
+        LOCAL => {
+            let credits = pallet_potluck_credits::Parameters::real();
+            patch(&COLLATORS, Settings::real(), credits, pallet_potluck_providers::Parameters::real())
+        }
         _ => return None,
     };
     serde_json::to_vec(&patch).ok()

@@ -25,6 +25,7 @@ pub mod origins;
 pub mod parameters;
 #[cfg(test)]
 mod tests;
+pub mod views;
 
 use alloc::{borrow::Cow, vec::Vec};
 
@@ -177,6 +178,9 @@ mod runtime {
     #[runtime::pallet_index(26)]
     pub type Utility = pallet_utility;
 
+    /// What work is paid in: escrow, vouchers, batches.
+    #[runtime::pallet_index(30)]
+    pub type Credits = pallet_potluck_credits;
     /// Who offers to compute, what they have at stake, and who judges them.
     #[runtime::pallet_index(31)]
     pub type Providers = pallet_potluck_providers;

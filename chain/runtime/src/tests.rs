@@ -87,7 +87,7 @@ fn tracks_are_in_order_and_follow_the_settings() {
 #[test]
 fn credits_cannot_be_transferred() {
     // The second balances have no calls at all, so no transaction can name one.
-    let metadata = Runtime::metadata_ir();
+    let metadata = sp_io::TestExternalities::default().execute_with(Runtime::metadata_ir);
     let pallet = |name: &str| metadata.pallets.iter().find(|it| it.name == name).unwrap().clone();
     assert!(pallet("CreditBalances").calls.is_none());
     assert!(pallet("Balances").calls.is_some());

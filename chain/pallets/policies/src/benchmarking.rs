@@ -1,7 +1,7 @@
 //! The worst case of each call: a full history, a policy to come, one whose height has come.
 
 use frame_benchmarking::v2::*;
-use frame_support::traits::EnsureOrigin;
+use frame_support::traits::{EnsureOrigin, Get as _};
 use frame_system::pallet_prelude::BlockNumberFor;
 use potluck_primitives::{PolicyHash, PolicyKind, PoolClass};
 use sp_runtime::traits::{One, Zero};

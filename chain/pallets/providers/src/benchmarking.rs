@@ -12,7 +12,10 @@ use potluck_primitives::{Account, Block, MAX_SIGNERS, MILLION, MicroCredits, Pol
 use sp_core::H256;
 use sp_runtime::AccountId32;
 
-use crate::{fixtures::*, *};
+use crate::{
+    fixtures::{account as numbered, raw, registration, signed, verdict},
+    *,
+};
 
 /// What accounts of benchmarks have.
 const RICH: u128 = 1_000_000_000_000;
@@ -20,7 +23,7 @@ const JOB: Job = [1; 16];
 
 /// An account with credits and a stake that leaves in as many parts as it can, one of them now.
 fn staked<T: Config>(number: u32) -> AccountId32 {
-    let who = account(number);
+    let who = numbered(number);
     T::Credits::set_balance(&who, RICH);
     let _ = Pallet::<T>::do_stake(&who, RICH / 2);
     Stakes::<T>::mutate(&who, |stake| {
@@ -101,12 +104,12 @@ mod benchmarks {
         let bits = Settings::<T>::get().work_bits.min(12);
         Settings::<T>::mutate(|settings| settings.work_bits = bits);
         let signed = registration(0, 1, 1, bits, &Pallet::<T>::genesis());
-        T::Credits::set_balance(&account(1), RICH);
+        T::Credits::set_balance(&numbered(1), RICH);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(account(1)), signed);
+        _(RawOrigin::Signed(numbered(1)), signed);
 
-        assert!(Registrations::<T>::contains_key(account(0)));
+        assert!(Registrations::<T>::contains_key(numbered(0)));
         Ok(())
     }
 
@@ -127,7 +130,7 @@ mod benchmarks {
     #[benchmark]
     fn stake() -> Result<(), BenchmarkError> {
         verifiers::<T>();
-        let who = account(1);
+        let who = numbered(1);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(who.clone()), 1_000);
@@ -140,7 +143,7 @@ mod benchmarks {
     fn unstake() -> Result<(), BenchmarkError> {
         verifiers::<T>();
         Settings::<T>::mutate(|settings| settings.verifier_stake = 0);
-        let who = account(1);
+        let who = numbered(1);
 
         #[extrinsic_call]
         _(RawOrigin::Signed(who.clone()), 1_000);
@@ -178,7 +181,7 @@ mod benchmarks {
         verifiers::<T>();
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(account(1)));
+        _(RawOrigin::Signed(numbered(1)));
 
         assert_eq!(Verifiers::<T>::get().len() as u32, MAX_VERIFIERS - 2);
         Ok(())
@@ -194,7 +197,7 @@ mod benchmarks {
         let signed = signed(verdict(0, 1, policy, MILLION, 15), &drawn, &Pallet::<T>::genesis());
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(account(1)), signed);
+        _(RawOrigin::Signed(numbered(1)), signed);
 
         assert!(Cases::<T>::contains_key(provider, JOB));
         Ok(())
@@ -229,7 +232,7 @@ mod benchmarks {
         let provider = case::<T>(Stage::Upheld);
 
         #[extrinsic_call]
-        _(RawOrigin::Signed(account(1)), provider.clone(), JOB);
+        _(RawOrigin::Signed(numbered(1)), provider.clone(), JOB);
 
         assert_eq!(Stakes::<T>::get(provider).total(), Some(RICH / 4));
         Ok(())

@@ -51,6 +51,7 @@ pub use types::*;
 pub use weights::WeightInfo;
 
 #[frame_support::pallet]
+#[allow(deprecated, reason = "clients build unsigned transactions in one step, and authorised ones in many")]
 pub mod pallet {
     use frame_support::{
         pallet_prelude::*,
@@ -446,7 +447,6 @@ pub mod pallet {
 
     /// The same terms for transactions without extensions, which more clients can build.
     #[pallet::validate_unsigned]
-    #[allow(deprecated, reason = "clients build such transactions in one step, and authorised ones in many")]
     impl<T: Config> ValidateUnsigned for Pallet<T> {
         type Call = Call<T>;
 

@@ -81,7 +81,7 @@ pub(crate) const POLICY_FROM: u32 = 1;
 pub(crate) const FEE: u128 = 10;
 
 /// Approves [`POLICY`].
-pub(crate) struct Policies;
+pub struct Policies;
 
 impl SlashingPolicies for Policies {
     fn in_force(policy: &PolicyHash, at: u32) -> bool {
@@ -90,7 +90,7 @@ impl SlashingPolicies for Policies {
 }
 
 /// Takes [`FEE`].
-pub(crate) struct Fee;
+pub struct Fee;
 
 impl CallFee<AccountId32> for Fee {
     fn take(who: &AccountId32) -> DispatchResult {
@@ -156,7 +156,7 @@ fn begin(block: u32) {
     System::set_block_number(block);
     // The hash of the block before is known in this one.
     if block > 1 {
-        let hash = sp_core::hashing::blake2_256(&block.to_le_bytes());
+        let hash = potluck_primitives::blake2_256(&[&block.to_le_bytes()]);
         frame_system::BlockHash::<Test>::insert(block - 1, H256(hash));
     }
     Providers::on_initialize(block);
