@@ -4,8 +4,8 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use ed25519_dalek::Signer as _;
 use potluck_primitives::{
-    Account, Block, Genesis, Leaf, MicroCredits, PUBLIC_POOL, SignatureBytes, SignedVoucher,
-    SigningKey, SumTree, Voucher, blake2_256, vouchers_root,
+    Account, Block, Genesis, Leaf, MicroCredits, PUBLIC_POOL, SignatureBytes, SignedVoucher, SigningKey,
+    SumTree, Voucher, blake2_256, vouchers_root,
 };
 use sp_runtime::AccountId32;
 
