@@ -1,3 +1,4 @@
 //! What the measuring programs of this crate share.
 
+pub mod incentives;
 pub mod memory;

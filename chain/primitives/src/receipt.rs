@@ -4,7 +4,8 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use parity_scale_codec::{Decode, Encode, Error, Input};
+use parity_scale_codec::{Compact, Decode, DecodeWithMemTracking, Encode, Error, Input, MaxEncodedLen};
+use scale_info::TypeInfo;
 
 /// Keeps a signature of a receipt from being taken for one of anything else.
 const DOMAIN: &[u8] = b"potluck receipt 1\0";
@@ -18,23 +19,70 @@ pub const MAX_JOB: UnixMillis = UnixMillis(24 * 60 * 60 * 1_000);
 pub const MAX_RECEIPT: usize = 512;
 
 /// Computing time, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    MaxEncodedLen,
+    TypeInfo,
+)]
 pub struct Micros(pub u64);
 
 /// Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    MaxEncodedLen,
+    TypeInfo,
+)]
 pub struct UnixMillis(pub u64);
 
 /// Tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Encode,
+    Decode,
+    DecodeWithMemTracking,
+    MaxEncodedLen,
+    TypeInfo,
+)]
 pub struct Tokens(pub u32);
 
 /// What kind of model it was, for people and for sums: printable ASCII, at most [`MAX_CLASS`] bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, TypeInfo)]
 pub struct Class(Vec<u8>);
 
 /// What a job took. Nothing of what was asked or answered: even a hash of a short prompt can be guessed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
 pub struct Receipt {
     /// The version of this format: 1.
     pub version: u8,
@@ -63,7 +111,9 @@ pub struct Receipt {
 }
 
 /// A receipt that both ends signed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
 pub struct Signed {
     /// What it says.
     pub receipt: Receipt,
@@ -128,14 +178,24 @@ impl Class {
 
 impl Decode for Class {
     fn decode<I: Input>(input: &mut I) -> Result<Self, Error> {
-        let length = parity_scale_codec::Compact::<u32>::decode(input)?.0 as usize;
+        let length = Compact::<u32>::decode(input)?.0 as usize;
         if length > MAX_CLASS {
             return Err("the class is too long".into());
         }
+        input.on_before_alloc_mem(length)?;
         let mut bytes = alloc::vec![0; length];
         input.read(&mut bytes)?;
         let printable = bytes.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
         if printable { Ok(Self(bytes)) } else { Err("the class is not printable".into()) }
+    }
+}
+
+impl DecodeWithMemTracking for Class {}
+
+impl MaxEncodedLen for Class {
+    fn max_encoded_len() -> usize {
+        // A length of up to 64 is written in two bytes at most.
+        MAX_CLASS.saturating_add(2)
     }
 }
 

@@ -3,10 +3,59 @@ extern crate std;
 use std::prelude::v1::*;
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use parity_scale_codec::Encode;
+use parity_scale_codec::{Decode, Encode, MaxEncodedLen};
 use proptest::prelude::*;
 
 use super::*;
+
+mod bounded;
+mod merkle;
+mod registration;
+mod sample;
+mod sum;
+mod sum_challenges;
+mod units;
+mod verdict;
+mod voucher;
+
+const GENESIS: Genesis = Genesis([0x47; 32]);
+const ELSEWHERE: Genesis = Genesis([0x48; 32]);
+
+fn account(byte: u8) -> Account {
+    key(byte).verifying_key().to_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| std::format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// What is read whole and nothing else.
+fn read<T: Decode>(mut bytes: &[u8]) -> Option<T> {
+    T::decode(&mut bytes).ok().filter(|_| bytes.is_empty())
+}
+
+/// Each way to change one bit.
+fn flips(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let bytes = bytes.to_vec();
+    (0..bytes.len() * 8).map(move |bit| {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        changed
+    })
+}
+
+fn comes_back<T: Encode + Decode + MaxEncodedLen + PartialEq + core::fmt::Debug>(value: &T) {
+    let bytes = value.encode();
+    assert!(bytes.len() <= T::max_encoded_len(), "{} > {}", bytes.len(), T::max_encoded_len());
+    assert_eq!(read::<T>(&bytes).as_ref(), Some(value));
+    for end in 0..bytes.len() {
+        assert_eq!(read::<T>(&bytes[..end]), None, "cut at {end}");
+    }
+}
 
 fn key(byte: u8) -> SigningKey {
     SigningKey::from_bytes(&[byte; 32])
@@ -40,6 +89,8 @@ fn a_receipt_comes_back_as_it_was() {
     let signed = signed(receipt());
     let bytes = signed.encode();
     assert!(bytes.len() <= MAX_RECEIPT);
+    assert!(Signed::max_encoded_len() <= MAX_RECEIPT);
+    comes_back(&signed);
     assert_eq!(Signed::open(&bytes), Ok(signed));
     assert_eq!(Signed::open(&[&bytes[..], &[0]].concat()), Err(ReceiptError::Malformed));
     assert_eq!(Class::new("é\n").text(), "??");

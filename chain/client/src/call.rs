@@ -1,0 +1,256 @@
+//! What a node asks of the chain, in words of its own.
+//!
+//! The outbox keeps these and not the runtime's bytes: after an upgrade of the runtime the same bytes could mean
+//! something else, the same words cannot.
+
+use std::fmt;
+
+use parity_scale_codec::{Decode, Encode};
+use potluck_primitives::{
+    Block, MicroCredits, PolicyHash, PolicyKind, PoolClass, SignedRegistration, SignedVoucher, blake2_256,
+};
+use serde::{Serialize, Serializer};
+
+/// Keeps the name of a call from being taken for the hash of anything else.
+const DOMAIN: &[u8] = b"potluck call 1\0";
+/// Most vouchers of one [`Call::Redeem`].
+pub const MAX_VOUCHERS: usize = 32;
+/// Longest address of a component that a proposal names, in bytes.
+pub const MAX_URI: usize = 256;
+
+/// Names a call: two calls that ask the same are the same call while one of them is under way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct CallId(pub [u8; 32]);
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallId({self})")
+    }
+}
+
+impl Serialize for CallId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How strongly a vote counts: the tokens are locked for so many enactment periods, and count so often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Conviction {
+    /// A tenth, without a lock.
+    #[default]
+    None,
+    /// Once.
+    Locked1x,
+    /// Twice, two periods.
+    Locked2x,
+    /// Three times, four periods.
+    Locked3x,
+    /// Four times, eight periods.
+    Locked4x,
+    /// Five times, 16 periods.
+    Locked5x,
+    /// Six times, 32 periods.
+    Locked6x,
+}
+
+/// A change of the approved policies, as the members vote on it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Proposal {
+    /// Let a component decide.
+    #[codec(index = 0)]
+    Approve {
+        /// What it decides.
+        kind: PolicyKind,
+        /// For which pools.
+        class: PoolClass,
+        /// The component.
+        hash: PolicyHash,
+        /// From which block on.
+        activates_at: Block,
+        /// Where the component is to be had, at most [`MAX_URI`] bytes.
+        uri: Vec<u8>,
+    },
+    /// Let what decides no longer do so.
+    #[codec(index = 1)]
+    Revoke {
+        /// What it decides.
+        kind: PolicyKind,
+        /// For which pools.
+        class: PoolClass,
+    },
+}
+
+/// Something asked of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Call {
+    /// Puts credits into the escrow that vouchers are paid from.
+    #[codec(index = 0)]
+    Deposit(MicroCredits),
+    /// Begins to take credits out of the escrow.
+    #[codec(index = 1)]
+    StartWithdraw(MicroCredits),
+    /// Keeps them in after all.
+    #[codec(index = 2)]
+    CancelWithdraw,
+    /// Takes out what has thawed.
+    #[codec(index = 3)]
+    Withdraw,
+    /// Has vouchers paid; their signatures authorise it, and it costs nothing.
+    #[codec(index = 4)]
+    Redeem(Vec<SignedVoucher>),
+    /// Says that this machine serves; its proof of work pays for it.
+    #[codec(index = 5)]
+    Register(SignedRegistration),
+    /// Says that it no longer does.
+    #[codec(index = 6)]
+    Deregister,
+    /// Puts credits at stake.
+    #[codec(index = 7)]
+    Stake(MicroCredits),
+    /// Begins to take credits back from the stake.
+    #[codec(index = 8)]
+    Unstake(MicroCredits),
+    /// Takes back what is no longer at stake.
+    #[codec(index = 9)]
+    WithdrawUnstaked,
+    /// Puts a change of the policies to the vote.
+    #[codec(index = 10)]
+    Propose(Proposal),
+    /// Votes with tokens.
+    #[codec(index = 11)]
+    Vote {
+        /// Which referendum.
+        referendum: u32,
+        /// For or against.
+        aye: bool,
+        /// How strongly.
+        conviction: Conviction,
+        /// How many of the native token's smallest units.
+        tokens: u128,
+    },
+    /// Pays the deposit that a referendum needs before it is decided.
+    #[codec(index = 12)]
+    PlaceDeposit {
+        /// Which referendum.
+        referendum: u32,
+    },
+    /// Stands for the sample of machines that judge evidence.
+    #[codec(index = 13)]
+    JoinVerifiers,
+    /// No longer does.
+    #[codec(index = 14)]
+    LeaveVerifiers,
+    /// Puts the call that a referendum will dispatch on the chain.
+    #[codec(index = 15)]
+    NotePreimage(Proposal),
+}
+
+/// Why a call cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// None, or too many.
+    #[error("a call redeems from 1 to {MAX_VOUCHERS} vouchers, not {0}")]
+    Vouchers(usize),
+    /// Nothing would move.
+    #[error("the amount must be more than 0")]
+    Nothing,
+    /// Too long.
+    #[error("the address of a component may have {MAX_URI} bytes, not {0}")]
+    Uri(usize),
+}
+
+impl Call {
+    /// What names it.
+    pub fn id(&self) -> CallId {
+        CallId(blake2_256(&[DOMAIN, &self.encode()]))
+    }
+
+    /// Whether the account signs it. What is not signed carries signatures of its own, can be sent by anybody, and does
+    /// nothing the second time.
+    pub fn is_signed(&self) -> bool {
+        !matches!(self, Self::Redeem(_) | Self::Register(_))
+    }
+
+    /// Checks what the chain would refuse anyway.
+    ///
+    /// # Errors
+    /// [`CallError`]
+    pub fn check(&self) -> Result<(), CallError> {
+        match self {
+            Self::Redeem(vouchers) if vouchers.is_empty() || vouchers.len() > MAX_VOUCHERS => {
+                Err(CallError::Vouchers(vouchers.len()))
+            }
+            Self::Deposit(amount)
+            | Self::StartWithdraw(amount)
+            | Self::Stake(amount)
+            | Self::Unstake(amount)
+                if amount.0 == 0 =>
+            {
+                Err(CallError::Nothing)
+            }
+            Self::Vote { tokens: 0, .. } => Err(CallError::Nothing),
+            Self::Propose(Proposal::Approve { uri, .. })
+            | Self::NotePreimage(Proposal::Approve { uri, .. })
+                if uri.len() > MAX_URI =>
+            {
+                Err(CallError::Uri(uri.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Deposit(_) => "deposit",
+            Self::StartWithdraw(_) => "start_withdraw",
+            Self::CancelWithdraw => "cancel_withdraw",
+            Self::Withdraw => "withdraw",
+            Self::Redeem(_) => "redeem",
+            Self::Register(_) => "register",
+            Self::Deregister => "deregister",
+            Self::Stake(_) => "stake",
+            Self::Unstake(_) => "unstake",
+            Self::WithdrawUnstaked => "withdraw_unstaked",
+            Self::Propose(_) => "propose",
+            Self::Vote { .. } => "vote",
+            Self::PlaceDeposit { .. } => "place_deposit",
+            Self::JoinVerifiers => "join_verifiers",
+            Self::LeaveVerifiers => "leave_verifiers",
+            Self::NotePreimage(_) => "note_preimage",
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deposit(amount) => write!(f, "deposit {amount} credits"),
+            Self::StartWithdraw(amount) => write!(f, "begin to withdraw {amount} credits"),
+            Self::CancelWithdraw => f.write_str("keep in escrow what was to be withdrawn"),
+            Self::Withdraw => f.write_str("withdraw what has thawed"),
+            Self::Redeem(vouchers) => write!(f, "redeem {} vouchers", vouchers.len()),
+            Self::Register(_) => f.write_str("register as a provider"),
+            Self::Deregister => f.write_str("deregister as a provider"),
+            Self::Stake(amount) => write!(f, "stake {amount} credits"),
+            Self::Unstake(amount) => write!(f, "begin to unstake {amount} credits"),
+            Self::WithdrawUnstaked => f.write_str("take back what is no longer at stake"),
+            Self::Propose(Proposal::Approve { .. }) => f.write_str("propose a policy"),
+            Self::Propose(Proposal::Revoke { .. }) => f.write_str("propose to revoke a policy"),
+            Self::Vote { referendum, aye, .. } => {
+                write!(f, "vote {} in referendum {referendum}", if *aye { "yes" } else { "no" })
+            }
+            Self::PlaceDeposit { referendum } => write!(f, "pay the deposit of referendum {referendum}"),
+            Self::JoinVerifiers => f.write_str("join the verifiers"),
+            Self::LeaveVerifiers => f.write_str("leave the verifiers"),
+            Self::NotePreimage(_) => f.write_str("put a proposal's call on the chain"),
+        }
+    }
+}
