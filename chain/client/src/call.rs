@@ -84,6 +84,8 @@ pub enum Proposal {
         kind: PolicyKind,
         /// For which pools.
         class: PoolClass,
+        /// The component.
+        hash: PolicyHash,
     },
 }
 
@@ -147,9 +149,6 @@ pub enum Call {
     /// No longer does.
     #[codec(index = 14)]
     LeaveVerifiers,
-    /// Puts the call that a referendum will dispatch on the chain.
-    #[codec(index = 15)]
-    NotePreimage(Proposal),
 }
 
 /// Why a call cannot be one.
@@ -196,10 +195,7 @@ impl Call {
                 Err(CallError::Nothing)
             }
             Self::Vote { tokens: 0, .. } => Err(CallError::Nothing),
-            Self::Propose(Proposal::Approve { uri, .. })
-            | Self::NotePreimage(Proposal::Approve { uri, .. })
-                if uri.len() > MAX_URI =>
-            {
+            Self::Propose(Proposal::Approve { uri, .. }) if uri.len() > MAX_URI => {
                 Err(CallError::Uri(uri.len()))
             }
             _ => Ok(()),
@@ -224,7 +220,6 @@ impl Call {
             Self::PlaceDeposit { .. } => "place_deposit",
             Self::JoinVerifiers => "join_verifiers",
             Self::LeaveVerifiers => "leave_verifiers",
-            Self::NotePreimage(_) => "note_preimage",
         }
     }
 }
@@ -250,7 +245,6 @@ impl fmt::Display for Call {
             Self::PlaceDeposit { referendum } => write!(f, "pay the deposit of referendum {referendum}"),
             Self::JoinVerifiers => f.write_str("join the verifiers"),
             Self::LeaveVerifiers => f.write_str("leave the verifiers"),
-            Self::NotePreimage(_) => f.write_str("put a proposal's call on the chain"),
         }
     }
 }

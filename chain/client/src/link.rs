@@ -6,6 +6,8 @@ use potluck_primitives::MicroCredits;
 
 use crate::{call::Call, outbox::Attempt};
 
+pub mod node;
+
 /// A block that is final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {

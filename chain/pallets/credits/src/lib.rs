@@ -217,8 +217,8 @@ pub mod pallet {
 
         /// Pays vouchers, each for itself: one that is refused is an event and spoils no other.
         ///
-        /// Nobody has to sign this. Without a signature it is free where it pays at least
-        /// [`Parameters::min_redeem`], and not accepted otherwise.
+        /// Nobody has to sign this. Without a signature it is free where all that it pays comes to at least
+        /// [`Parameters::min_redeem`] for each voucher, and not accepted otherwise.
         #[pallet::call_index(4)]
         #[pallet::weight(T::WeightInfo::redeem(vouchers.len() as u32))]
         #[pallet::authorize(|_source: TransactionSource, vouchers: &Vouchers| {

@@ -148,9 +148,7 @@ impl<T: Config> Pallet<T> {
         // The payee's own leaf counts: it is what the payee was paid by.
         let counted = Self::counted(&batch, evidence, &voucher.payee, voucher)?;
         ensure!(voucher.cumulative.0 > counted, Error::<T>::NoFault);
-        let paid = Self::pay_lane(signed, batch.submitted, counted)
-            .inspect_err(|reason| Self::deposit_event(Event::NotRedeemed { index: 0, reason: *reason }))
-            .map_err(|_| Error::<T>::BadVoucher)?;
+        let paid = Self::pay_lane(signed, batch.submitted, counted).map_err(|_| Error::<T>::BadVoucher)?;
         Ok(Offer { paid: paid.amount, slots: vec![slot(voucher)] })
     }
 
@@ -159,7 +157,8 @@ impl<T: Config> Pallet<T> {
     /// It is run in full: what a node lets into its queue is what would be paid now. The slots it takes keep one
     /// escrow from filling the queue with vouchers of which only the first would be paid.
     pub(crate) fn validate_redeem(vouchers: &[SignedVoucher]) -> TransactionValidity {
-        Self::admit("PotluckRedeem", || Ok(Self::do_redeem(vouchers)))
+        let items = u128::try_from(vouchers.len()).unwrap_or(u128::MAX);
+        Self::admit("PotluckRedeem", items, || Ok(Self::do_redeem(vouchers)))
     }
 
     pub(crate) fn validate_redeem_omitted(
@@ -167,15 +166,19 @@ impl<T: Config> Pallet<T> {
         evidence: &Evidence,
         signed: &SignedVoucher,
     ) -> TransactionValidity {
-        Self::admit("PotluckRedeem", || Self::do_redeem_omitted(id, evidence, signed))
+        Self::admit("PotluckRedeem", 1, || Self::do_redeem_omitted(id, evidence, signed))
     }
 
+    /// What is free pays at least the minimum for each of its items: a large one may carry small ones, but nobody
+    /// fills the chain with lanes of next to nothing.
     pub(crate) fn admit(
         prefix: &'static str,
+        items: u128,
         run: impl FnOnce() -> Result<Offer, DispatchError>,
     ) -> TransactionValidity {
         let offer = Self::rehearse(run).map_err(|_| InvalidTransaction::Call)?;
-        if offer.paid < Settings::<T>::get().min_redeem {
+        let least = Settings::<T>::get().min_redeem.checked_mul(items.max(1));
+        if least.is_none_or(|least| offer.paid < least) {
             return Err(InvalidTransaction::Custom(PAYS_TOO_LITTLE).into());
         }
         let valid = ValidTransaction::with_tag_prefix(prefix)

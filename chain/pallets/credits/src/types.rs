@@ -57,7 +57,7 @@ pub struct Parameters {
     pub claim_window: u32,
     /// What a call costs that is paid in credits.
     pub call_fee: u128,
-    /// What a redemption or a claim must at least pay to be free of any fee.
+    /// What a redemption must at least pay for each of its vouchers, or a claim in all, to be free of any fee.
     pub min_redeem: u128,
     /// What a settler has at stake in each batch, whatever its size.
     pub settler_bond: u128,

@@ -53,6 +53,19 @@ fn a_redemption_that_pays_less_than_the_minimum_is_not_let_in() {
 }
 
 #[test]
+fn every_voucher_of_a_free_redemption_must_carry_its_own_weight() {
+    test(|| {
+        deposit(1, CREDIT);
+        let lanes = |count: u32, of_first| {
+            let amount = |lane| if lane == 0 { of_first } else { 1 };
+            (0..count).map(|lane| sign(voucher(1, 2, lane, 1, amount(lane)), 1)).collect()
+        };
+        assert_eq!(validate(redemption(lanes(32, 3_168))), too_little());
+        assert!(validate(redemption(lanes(32, 3_169))).is_ok());
+    });
+}
+
+#[test]
 fn forged_and_replayed_vouchers_alone_are_not_let_in() {
     test(|| {
         deposit(1, CREDIT);

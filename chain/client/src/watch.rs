@@ -1,0 +1,297 @@
+//! Follows the chain's final blocks and tells what in them concerns nodes.
+//!
+//! Every final block is read once and in order. Whoever listens too slowly, and a gap that is too long to be read,
+//! is told so as [`Event::Missed`]; what it wants to know it then asks the chain.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::Stream;
+use potluck_primitives::{Account, MicroCredits, Voucher};
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::{
+    link::{
+        Head, Link, LinkError,
+        node::{Node, unclear},
+    },
+    query::ApprovedPolicy,
+    runtime,
+};
+
+/// Events that wait for a listener; it misses the oldest when there are more.
+const WAITING: usize = 1_024;
+/// Final blocks that are read when they come at once; of more, only the last ones are.
+const CATCH_UP: u32 = 256;
+/// How long at most until the node is asked again whether a block became final.
+const LOOK: Duration = Duration::from_secs(3);
+/// Shortest and longest pause after a failure.
+const SHORTEST: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Something in a final block that concerns nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A block became final. Its events came before.
+    Final(Head),
+    /// Events were missed: the listener was too slow, or the node was away for too long.
+    Missed,
+    /// Credits became escrow.
+    Deposited {
+        /// Whose.
+        payer: Account,
+        /// All the escrow now.
+        escrow: MicroCredits,
+    },
+    /// A payer asked escrow back: who holds vouchers of it should redeem them before `at`.
+    WithdrawStarted {
+        /// Who.
+        payer: Account,
+        /// How much.
+        amount: MicroCredits,
+        /// From which block on it is gone.
+        at: u32,
+    },
+    /// A voucher was paid.
+    Redeemed {
+        /// The lane: pool, payer, payee and number. The voucher's other fields mean nothing here.
+        lane: Lane,
+        /// What left the escrow.
+        paid: MicroCredits,
+        /// What the lane has paid in all.
+        redeemed: MicroCredits,
+        /// What stays due.
+        owed: MicroCredits,
+    },
+    /// A provider was slashed.
+    Slashed {
+        /// Who.
+        provider: Account,
+        /// By how much.
+        amount: MicroCredits,
+    },
+    /// What is approved changed.
+    Policies,
+}
+
+/// Names a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// Of which pool.
+    pub pool: [u8; 32],
+    /// Who pays.
+    pub payer: Account,
+    /// Who is paid.
+    pub payee: Account,
+    /// Its number.
+    pub lane: u32,
+}
+
+impl From<&Voucher> for Lane {
+    fn from(of: &Voucher) -> Self {
+        Self { pool: of.pool, payer: of.payer, payee: of.payee, lane: of.lane }
+    }
+}
+
+/// What is in force and what is to come, as of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicySet {
+    /// As of which block.
+    pub block: u32,
+    /// The policies.
+    pub policies: Vec<ApprovedPolicy>,
+}
+
+/// Follows one chain for many.
+#[derive(Debug)]
+pub struct Watcher {
+    node: Node,
+    heard: Arc<Notify>,
+    events: broadcast::Sender<Event>,
+    head: watch::Sender<Option<Head>>,
+    policies: watch::Sender<PolicySet>,
+    trouble: watch::Sender<Option<LinkError>>,
+    /// What of the set was told last, so that a new block alone tells nobody.
+    read: Option<u32>,
+}
+
+/// Where to listen to a [`Watcher`].
+#[derive(Clone, Debug)]
+pub struct Listening {
+    events: broadcast::Sender<Event>,
+    head: watch::Receiver<Option<Head>>,
+    policies: watch::Receiver<PolicySet>,
+    trouble: watch::Receiver<Option<LinkError>>,
+}
+
+impl Listening {
+    /// The events from now on. At most 1,024 wait for a slow listener.
+    pub fn events(&self) -> impl Stream<Item = Event> + Send + 'static {
+        futures::stream::unfold(self.events.subscribe(), async |mut receiver| match receiver.recv().await {
+            Ok(event) => Some((event, receiver)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some((Event::Missed, receiver)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        })
+    }
+
+    /// The last final block; `None` before the first one was heard of.
+    pub fn head(&self) -> watch::Receiver<Option<Head>> {
+        self.head.clone()
+    }
+
+    /// The approved policies.
+    pub fn policies(&self) -> watch::Receiver<PolicySet> {
+        self.policies.clone()
+    }
+
+    /// Why the chain cannot be followed now.
+    pub fn trouble(&self) -> watch::Receiver<Option<LinkError>> {
+        self.trouble.clone()
+    }
+}
+
+impl Watcher {
+    /// A watcher that wakes `heard` at every final block. Nothing happens before [`Watcher::run`].
+    pub fn new(node: Node, heard: Arc<Notify>) -> (Self, Listening) {
+        let watcher = Self {
+            node,
+            heard,
+            events: broadcast::Sender::new(WAITING),
+            head: watch::Sender::new(None),
+            policies: watch::Sender::default(),
+            trouble: watch::Sender::new(None),
+            read: None,
+        };
+        let listening = Listening {
+            events: watcher.events.clone(),
+            head: watcher.head.subscribe(),
+            policies: watcher.policies.subscribe(),
+            trouble: watcher.trouble.subscribe(),
+        };
+        (watcher, listening)
+    }
+
+    /// Follows until dropped.
+    pub async fn run(mut self) {
+        let mut pause = SHORTEST;
+        loop {
+            let began = tokio::time::Instant::now();
+            let Err(error) = self.follow().await;
+            tracing::debug!(%error, "the chain cannot be followed");
+            self.trouble.send_replace(Some(error));
+            if began.elapsed() > PATIENCE {
+                pause = SHORTEST;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PATIENCE);
+        }
+    }
+
+    /// Reads blocks as they become final. The subscription only says when to look: one that is silent, or speaks
+    /// too early, changes nothing.
+    async fn follow(&mut self) -> Result<std::convert::Infallible, LinkError> {
+        let rpc = self.node.rpc().clone();
+        let subscribing =
+            async { rpc.chain_subscribe_finalized_heads().await.map_err(|error| unclear(&error)) };
+        let mut heads = self.node.ask(subscribing).await?;
+        loop {
+            self.catch_up().await?;
+            tokio::select! {
+                next = heads.next() => match next {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(unclear(&error)),
+                    None => return Err(LinkError::Unreachable("the node ended the subscription".into())),
+                },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), LinkError> {
+        let head = self.node.head().await?;
+        self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+        let first = match self.read {
+            Some(read) if read == head.number => return Ok(()),
+            // The node lags, or the chain began anew; the latter shows when it does not catch up.
+            Some(read) if head.number < read => {
+                if read - head.number > CATCH_UP {
+                    self.tell(Event::Missed);
+                    self.read = Some(head.number);
+                }
+                return Ok(());
+            }
+            Some(read) if head.number - read <= CATCH_UP => read + 1,
+            Some(_) => {
+                self.tell(Event::Missed);
+                head.number
+            }
+            None => head.number,
+        };
+        let mut changed = self.read.is_none();
+        for number in first..=head.number {
+            let hash =
+                if number == head.number { Some(head.hash) } else { self.node.hash_of(number).await? };
+            let hash = hash.ok_or_else(|| LinkError::Nonsense(format!("it lacks block {number}")))?;
+            changed |= self.read_block(Head { number, hash }).await?;
+            self.read = Some(number);
+        }
+        if changed {
+            self.read_policies(head).await?;
+        }
+        self.head.send_replace(Some(head));
+        self.tell(Event::Final(head));
+        self.heard.notify_waiters();
+        self.heard.notify_one();
+        Ok(())
+    }
+
+    /// Tells the events of a block; whether the policies changed.
+    async fn read_block(&self, block: Head) -> Result<bool, LinkError> {
+        use runtime::{
+            credits::events as credits, policies::events as policies, providers::events as providers,
+        };
+        let at = self.node.at(block).await?;
+        let events =
+            self.node.ask(async { at.events().fetch().await.map_err(|error| unclear(&error)) }).await?;
+        let mut changed = false;
+        for event in events.iter() {
+            let event = event.map_err(|error| unclear(&error))?;
+            let told = if let Some(Ok(it)) = event.decode_fields_as::<credits::Deposited>() {
+                Event::Deposited { payer: it.payer.0, escrow: MicroCredits(it.escrow) }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<credits::WithdrawStarted>() {
+                Event::WithdrawStarted { payer: it.payer.0, amount: MicroCredits(it.amount), at: it.at }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<credits::Redeemed>() {
+                let key = it.key;
+                Event::Redeemed {
+                    lane: Lane { pool: key.pool, payer: key.payer, payee: key.payee, lane: key.lane },
+                    paid: MicroCredits(it.paid),
+                    redeemed: MicroCredits(it.redeemed),
+                    owed: MicroCredits(it.owed),
+                }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<providers::Slashed>() {
+                Event::Slashed { provider: it.provider.0, amount: MicroCredits(it.slashed) }
+            } else if event.is::<policies::Approved>()
+                || event.is::<policies::Dropped>()
+                || event.is::<policies::Revoked>()
+            {
+                changed = true;
+                Event::Policies
+            } else {
+                continue;
+            };
+            self.tell(told);
+        }
+        Ok(changed)
+    }
+
+    async fn read_policies(&self, head: Head) -> Result<(), LinkError> {
+        let at = self.node.at(head).await?;
+        let policies = self.node.policies(&at).await?;
+        self.policies.send_replace(PolicySet { block: head.number, policies });
+        Ok(())
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listening is no failure.
+        let _ = self.events.send(event);
+    }
+}
