@@ -117,6 +117,7 @@ pub const VERSION: RuntimeVersion = RuntimeVersion {
 };
 
 #[frame_support::runtime]
+#[allow(clippy::expect_used, reason = "macros of the framework write them")]
 mod runtime {
     /// The runtime.
     #[runtime::runtime]

@@ -5,6 +5,7 @@
 pub use pallet::*;
 
 #[frame_support::pallet]
+#[allow(clippy::expect_used, reason = "macros of the framework write them")]
 pub mod pallet {
     use frame_support::pallet_prelude::*;
 

@@ -102,6 +102,7 @@ impl Default for Settings {
 }
 
 #[frame_support::pallet]
+#[allow(clippy::expect_used, reason = "macros of the framework write them")]
 pub mod pallet {
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;

@@ -64,6 +64,7 @@ pub struct Past<BlockNumber> {
 }
 
 #[frame_support::pallet]
+#[allow(clippy::expect_used, reason = "macros of the framework write them")]
 pub mod pallet {
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
