@@ -83,6 +83,18 @@ enum InwardV6 {
     Answers,
 }
 
+impl Settings {
+    /// Loads the rules into a router, with empty tables.
+    fn load(&self, space: &Namespace) {
+        space.nft(&(rules(self) + rules_v6(self.v6)));
+        let life = self.life.to_string();
+        space.enter(|| {
+            super::set("net/netfilter/nf_conntrack_udp_timeout", &life);
+            super::set("net/netfilter/nf_conntrack_udp_timeout_stream", &life);
+        });
+    }
+}
+
 impl Nat {
     pub(super) fn new(
         lab: &Lab,
@@ -92,6 +104,11 @@ impl Nat {
         shape: Option<Shape>,
     ) -> Self {
         let space = Arc::new(Namespace::create(lab.name(name)));
+        let v6 = inner.has_public_v6().then_some(InwardV6::Answers);
+        let settings = Settings { kind, life: 120, forwarded: Vec::new(), v6 };
+        // Before the first packet: one that waits for the router would pass untranslated, and so would all that
+        // follow it.
+        settings.load(&space);
         space.enter(|| super::set("net/ipv4/ip_forward", "1"));
         inner.leave_through(&space);
         let inside = Cable::plug(lab, &space, INSIDE, inner, None, true);
@@ -99,22 +116,18 @@ impl Nat {
         if kind == NatKind::None {
             outer.route(inner, outside.v4());
         }
-        let v6 = inner.has_public_v6().then(|| {
+        if v6.is_some() {
             let via = outside.v6().expect("public IPv6 needs an outer net that has it too");
             space.enter(|| super::set("net/ipv6/conf/all/forwarding", "1"));
             outer.route_v6(inner, via);
-            InwardV6::Answers
-        });
-        let settings = Settings { kind, life: 120, forwarded: Vec::new(), v6 };
-        let nat = Self(Arc::new(Inner {
+        }
+        Self(Arc::new(Inner {
             outer: Mutex::new(outside),
             inner: inside,
             settings: Mutex::new(settings),
             space,
             _lab: lab.clone(),
-        }));
-        nat.apply();
-        nat
+        }))
     }
 
     fn outer(&self) -> MutexGuard<'_, Cable> {
@@ -127,13 +140,7 @@ impl Nat {
 
     /// Loads the rules, with empty tables.
     fn apply(&self) {
-        let settings = self.settings().clone();
-        self.0.space.nft(&(rules(&settings) + rules_v6(settings.v6)));
-        let life = settings.life.to_string();
-        self.0.space.enter(|| {
-            super::set("net/netfilter/nf_conntrack_udp_timeout", &life);
-            super::set("net/netfilter/nf_conntrack_udp_timeout_stream", &life);
-        });
+        self.settings().clone().load(&self.0.space);
     }
 
     /// Its address on the outer net.
