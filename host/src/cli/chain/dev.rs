@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -79,7 +80,7 @@ impl Dev {
             () = terminated() => None,
         };
         match ended {
-            Some(_) => Err(stopped(&log)),
+            Some(ended) => Err(stopped(&log, ended.ok())),
             None => {
                 let _ = child.kill().await;
                 Ok(())
@@ -92,8 +93,10 @@ impl Dev {
 async fn wait(child: &mut Child, address: SocketAddr, log: &Path) -> Result<(), CliError> {
     let began = Instant::now();
     while TcpStream::connect(address).await.is_err() {
-        if !matches!(child.try_wait(), Ok(None)) {
-            return Err(stopped(log));
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => return Err(stopped(log, Some(status))),
+            Err(_) => return Err(stopped(log, None)),
         }
         if began.elapsed() > READY {
             return Err(CliError::Usage(format!(
@@ -107,11 +110,12 @@ async fn wait(child: &mut Child, address: SocketAddr, log: &Path) -> Result<(), 
     Ok(())
 }
 
-fn stopped(log: &Path) -> CliError {
+fn stopped(log: &Path, status: Option<ExitStatus>) -> CliError {
+    let how = status.map(|status| format!(" ({status})")).unwrap_or_default();
     let said = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = said.lines().collect();
     let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n");
-    CliError::Usage(format!("the chain ended by itself; the end of {} says:\n{last}", log.display()))
+    CliError::Usage(format!("the chain ended by itself{how}; the end of {} says:\n{last}", log.display()))
 }
 
 /// Lets time pass on a chain that makes blocks when told to.

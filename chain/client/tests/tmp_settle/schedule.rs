@@ -1,0 +1,1 @@
+/work/wt/chain/host/src/settlement/schedule.rs
