@@ -329,12 +329,9 @@ impl<L: Link> Signer<L> {
         self.send(entry, &attempt, head).await
     }
 
-    /// The next number that no transaction of another call has.
+    /// The next number that no transaction of another call has. Where there is none, the node is asked: another
+    /// machine may have used the key meanwhile, or a development chain have begun anew.
     async fn number(&mut self, of: CallId) -> Result<u64, StepError> {
-        let mut nonce = match self.nonce {
-            Some(nonce) => nonce,
-            None => self.link.next_nonce().await?,
-        };
         let taken: BTreeSet<u64> = self
             .outbox
             .entries()
@@ -342,6 +339,10 @@ impl<L: Link> Signer<L> {
             .filter(|entry| !self.seen.get(&entry.id).is_some_and(|seen| seen.invalid))
             .filter_map(|entry| Some(entry.attempt.as_ref()?.nonce))
             .collect();
+        let mut nonce = match self.nonce.filter(|_| !taken.is_empty()) {
+            Some(nonce) => nonce,
+            None => self.link.next_nonce().await?,
+        };
         while taken.contains(&nonce) {
             nonce = nonce.saturating_add(1);
         }
