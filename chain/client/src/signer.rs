@@ -209,6 +209,7 @@ impl<L: Link> Signer<L> {
         heard: std::sync::Arc<Notify>,
     ) -> (SignerHandle, impl Future<Output = ()> + Send + 'static) {
         let (sender, commands) = mpsc::channel(64);
+        self.tell();
         let handle = SignerHandle { commands: sender, standing: self.standing.subscribe() };
         (handle, self.run(commands, heard))
     }

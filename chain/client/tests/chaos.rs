@@ -1,6 +1,12 @@
 //! Calls through a proxy that drops, delays, reorders and garbles, with a client that is killed again and again. Needs a
 //! node that runs chain/dist/development.json, named by `POTLUCK_CHAIN_URL` (`ws://127.0.0.1:PORT`); without it nothing
 //! is tested here. `POTLUCK_CHAIN_KILLS` says how often the client is killed at least (10 without it).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -108,6 +114,11 @@ async fn what_the_chain_holds_is_what_was_asked_whatever_happens_on_the_way() {
             }
             tokio::time::sleep_until(deadline).await;
             open = live.signer.standing().borrow().open.len();
+            if open == 0 && asked == calls.len() {
+                let done = live.signer.history().await.unwrap_or_default();
+                let bad: Vec<_> = done.iter().filter(|it| !it.outcome.is_success()).collect();
+                assert!(bad.is_empty(), "{bad:?}");
+            }
         }
         if kills >= least && asked == calls.len() {
             proxy.set(Faults { disconnect: 0, garbage: 0, ..faults });

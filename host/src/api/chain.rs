@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/potluck/v1/gov/policies", get(approved))
         .route("/potluck/v1/gov/referenda", get(referenda))
         .route("/potluck/v1/gov/propose", on_post(propose))
+        .route("/potluck/v1/gov/deposit", on_post(pay_deposit))
         .route("/potluck/v1/gov/vote", on_post(vote))
         .route("/potluck/v1/chain", get(status))
         .route("/potluck/v1/chain/forget", on_post(forget))
@@ -155,14 +156,31 @@ async fn propose(State(api): State<Api>, Extension(caller): Extension<Caller>, r
     Ok(Json(settlement.propose(proposed).await?))
 }
 
+/// The number of a referendum, which must be there.
+fn referendum(fields: &mut Fields) -> Result<u32, ApiError> {
+    let found = fields.integer("referendum", 0..=i64::from(u32::MAX))?;
+    found
+        .and_then(|index| index.try_into().ok())
+        .ok_or_else(|| ApiError::invalid("referendum", "is required: a number of `potluck gov status`"))
+}
+
+async fn pay_deposit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Answer {
+    let settlement = api.settlement_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let referendum = referendum(&mut fields)?;
+    fields.finish()?;
+    Ok(Json(settlement.pay_deposit(referendum).await?))
+}
+
 async fn vote(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
     let settlement = api.settlement_for(&caller)?;
     let mut fields = Fields::new(body::object(&api, request).await?);
-    let referendum = fields.integer("referendum", 0..=i64::from(u32::MAX))?;
     let vote = Vote {
-        referendum: referendum.and_then(|index| index.try_into().ok()).ok_or_else(|| {
-            ApiError::invalid("referendum", "is required: a number of `potluck gov status`")
-        })?,
+        referendum: referendum(&mut fields)?,
         aye: fields.bool("aye")?.ok_or_else(|| ApiError::invalid("aye", "is required: true or false"))?,
         tokens: fields.required_string("tokens")?,
         conviction: fields.integer("conviction", 0..=6)?.and_then(|it| it.try_into().ok()).unwrap_or(1),

@@ -58,6 +58,11 @@ enum Command {
         #[arg(long, value_name = "0-6", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=6))]
         conviction: u8,
     },
+    /// Pay the deposit that a referendum needs before it is decided; `propose` does so by itself. It comes back.
+    Deposit {
+        /// Its number, as in `potluck gov status`.
+        referendum: u32,
+    },
     /// List what is voted on.
     Status,
 }
@@ -83,6 +88,10 @@ impl Gov {
                 let body =
                     json!({"referendum": referendum, "aye": aye, "tokens": tokens, "conviction": conviction});
                 ended(&client.post("/potluck/v1/gov/vote", &body).await?, json)
+            }
+            Command::Deposit { referendum } => {
+                let body = json!({"referendum": referendum});
+                ended(&client.post("/potluck/v1/gov/deposit", &body).await?, json)
             }
             Command::Status => {
                 let found = client.get("/potluck/v1/gov/referenda").await?;

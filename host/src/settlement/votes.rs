@@ -106,6 +106,14 @@ impl Settlement {
         Ok(told)
     }
 
+    /// Pays the deposit that a referendum needs before it is decided; anybody may.
+    ///
+    /// # Errors
+    /// [`SettlementError`]
+    pub async fn pay_deposit(&self, referendum: u32) -> Result<Value, SettlementError> {
+        Ok(show::answer(&ask(&*self.room().await?, Call::PlaceDeposit { referendum }).await?))
+    }
+
     /// Votes.
     ///
     /// # Errors

@@ -1,1 +1,0 @@
-/work/wt/chain/host/src/settlement/exposure.rs

@@ -1,4 +1,0 @@
-#![allow(dead_code)]
-mod book;
-mod exposure;
-mod schedule;
