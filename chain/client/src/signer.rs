@@ -27,7 +27,9 @@ const MAX_LIVE: usize = 32;
 /// Most that wait for the end of one call.
 const MAX_WAITERS: usize = 64;
 /// Final blocks that an unsigned call may be refused for before it is given up.
-const PATIENCE: u32 = 20;
+const PATIENCE: u32 = 3;
+/// As long, where no blocks come.
+const GRACE: Duration = Duration::from_secs(20);
 /// Final blocks that are looked through for an unsigned call after a restart.
 const LOOK_BACK: u32 = 16;
 
@@ -157,8 +159,8 @@ struct Seen {
     /// The last final block that was looked through for its transaction.
     searched: u32,
     sent: Option<Instant>,
-    /// Final block at which an unsigned call was refused first.
-    refused_at: Option<u32>,
+    /// The final block at which an unsigned call was refused first, and when.
+    refused: Option<(u32, Instant)>,
     trouble: Option<String>,
     /// Whether the trouble is that the node would not include it as it is: its number is then free for another.
     invalid: bool,
@@ -365,6 +367,13 @@ impl<L: Link> Signer<L> {
             if self.link.is_done(&entry.call, head).await? {
                 return Ok(self.end(entry.id, Outcome::AlreadyDone)?);
             }
+            let seen = self.seen.entry(entry.id).or_default();
+            if let Some((block, when)) = seen.refused
+                && (head.number.saturating_sub(block) >= PATIENCE || when.elapsed() >= GRACE)
+            {
+                let reason = seen.trouble.take().unwrap_or_default();
+                return Ok(self.end(entry.id, Outcome::Refused { reason })?);
+            }
         } else if attempt.is_past(head.number) || self.link.nonce_at(head).await? > attempt.nonce {
             // All blocks that could hold it have been read.
             return self.replace(entry, head).await;
@@ -395,7 +404,7 @@ impl<L: Link> Signer<L> {
             seen.trouble = Some(trouble.into());
             return Ok(false);
         }
-        if !seen.invalid {
+        if !seen.invalid && seen.refused.is_none() {
             seen.trouble = None;
         }
         Ok(true)
@@ -444,7 +453,7 @@ impl<L: Link> Signer<L> {
         seen.sent = Some(Instant::now());
         match sent {
             Ok(()) | Err(SubmitError::Known) => {
-                (seen.trouble, seen.invalid, seen.refused_at) = (None, false, None)
+                (seen.trouble, seen.invalid, seen.refused) = (None, false, None)
             }
             Err(SubmitError::Link(error)) => {
                 seen.sent = None;
@@ -460,16 +469,10 @@ impl<L: Link> Signer<L> {
                 self.nonce = None;
             }
             Err(error) => {
-                // It may be in a block that is not final yet.
-                let since = *seen.refused_at.get_or_insert(head.number);
+                // What it asks may be in a block that is not final yet: it is given up only when it still is not done
+                // some blocks later.
+                seen.refused.get_or_insert((head.number, Instant::now()));
                 seen.trouble = Some(error.to_string());
-                let settled = matches!(error, SubmitError::Stale | SubmitError::Future);
-                if !settled || head.number.saturating_sub(since) >= PATIENCE {
-                    let done = self.link.is_done(&entry.call, head).await?;
-                    let reason = error.to_string();
-                    let outcome = if done { Outcome::AlreadyDone } else { Outcome::Refused { reason } };
-                    self.end(entry.id, outcome)?;
-                }
             }
         }
         Ok(())
