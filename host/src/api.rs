@@ -29,6 +29,8 @@ use crate::{
 
 pub mod admin;
 pub mod body;
+#[cfg(feature = "public")]
+mod chain;
 mod embed;
 pub mod error;
 pub mod fields;
@@ -117,6 +119,12 @@ pub trait Desk: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The chain of the public pool; `None` on a node that runs for one command only.
+    #[cfg(feature = "public")]
+    fn settlement(&self) -> Option<&crate::settlement::Settlement> {
+        None
+    }
+
     /// Models that members of the pool can be asked for, and their longest context.
     fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {
         let _ = mode;
@@ -170,7 +178,7 @@ impl Api {
 
     /// All routes with their guards.
     pub fn router(self) -> Router {
-        Router::new()
+        let router = Router::new()
             .route("/", get(front))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(admin::ready))
@@ -181,7 +189,10 @@ impl Api {
             .merge(memory::routes())
             .merge(policy::routes())
             .merge(pool::routes())
-            .merge(mcp::routes(&self))
+            .merge(mcp::routes(&self));
+        #[cfg(feature = "public")]
+        let router = router.merge(chain::routes());
+        router
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(self.clone(), guard::check))

@@ -16,12 +16,18 @@ use crate::{
 };
 
 mod bench;
+#[cfg(feature = "public")]
+mod chain;
 mod chat;
 mod client;
 mod completions;
 mod config;
+#[cfg(feature = "public")]
+mod credits;
 mod doctor;
 mod down;
+#[cfg(feature = "public")]
+mod gov;
 mod join;
 mod mcp;
 mod memory;
@@ -30,6 +36,8 @@ mod output;
 mod peer;
 mod policy;
 mod pool;
+#[cfg(feature = "public")]
+mod provider;
 mod ps;
 mod pull;
 mod rm;
@@ -99,6 +107,18 @@ enum Command {
     Policy(policy::Policy),
     /// Join a trusted pool with an invite.
     Join(join::Join),
+    /// Credits of the public pool: what this machine has, owes and earned.
+    #[cfg(feature = "public")]
+    Credits(credits::Credits),
+    /// Offer this machine to the public pool.
+    #[cfg(feature = "public")]
+    Provider(provider::Provider),
+    /// Vote on the policies of the public pool.
+    #[cfg(feature = "public")]
+    Gov(gov::Gov),
+    /// The chain of the public pool.
+    #[cfg(feature = "public")]
+    Chain(chain::Chain),
     /// Say what this machine can do, and what is wrong.
     Doctor(doctor::Doctor),
     /// Measure a model's speed.
@@ -276,6 +296,14 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Config(command) => command.run(&context.flags, context.json),
         Command::Share(command) => command.run(context).await,
         Command::Policy(command) => command.run(context).await,
+        #[cfg(feature = "public")]
+        Command::Credits(command) => command.run(context).await,
+        #[cfg(feature = "public")]
+        Command::Provider(command) => command.run(context).await,
+        #[cfg(feature = "public")]
+        Command::Gov(command) => command.run(context).await,
+        #[cfg(feature = "public")]
+        Command::Chain(command) => command.run(context).await,
         Command::Doctor(command) => peer::run(context, command).await,
         Command::Completions(_) => Ok(()),
     }

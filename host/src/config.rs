@@ -17,9 +17,11 @@ use crate::{
     job::{KeepAlive, Mode},
 };
 
+pub(crate) mod chain;
 pub mod flags;
 pub mod value;
 
+pub use chain::ChainSection;
 pub use flags::Flags;
 
 /// The slowest that a file may be given away, in bytes a second: slower, and the other side takes it for gone.
@@ -49,6 +51,8 @@ pub struct Config {
     pub http: HttpSection,
     /// How this machine is in a trusted pool.
     pub pool: PoolSection,
+    /// Where the chain of the public pool is.
+    pub chain: ChainSection,
     /// What is logged, on stderr.
     pub log: LogSection,
 }
@@ -183,6 +187,7 @@ impl Default for Config {
             inference: InferenceSection::default(),
             http: HttpSection::default(),
             pool: PoolSection::default(),
+            chain: ChainSection::default(),
             log: LogSection::default(),
         }
     }
@@ -396,6 +401,9 @@ impl Config {
         if self.pool.copy_rate.is_some_and(|rate| rate < MIN_COPY_RATE) {
             return invalid("pool.copy_rate", "must be at least 65536 bytes a second");
         }
+        if let Err((field, reason)) = self.chain.check() {
+            return invalid(field, &reason);
+        }
         for (index, key) in self.http.keys.iter().enumerate() {
             key.check().or_else(|reason| invalid(&format!("http.keys[{index}]"), reason))?;
         }
@@ -459,12 +467,13 @@ mod tests {
                 memory_budget: Some(1),
                 ..Default::default()
             },
+            chain: ChainSection { endpoint: Some("ws://127.0.0.1:9944".into()), ..Default::default() },
             ..Default::default()
         };
         let table = toml::Table::try_from(&full).unwrap();
         let names = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
         let mut all = names(&table);
-        for section in ["inference", "http", "log"] {
+        for section in ["inference", "http", "chain", "log"] {
             all.extend(names(table[section].as_table().unwrap()));
         }
         for name in all {

@@ -15,6 +15,8 @@ pub mod mesh;
 pub mod node;
 pub mod policy;
 pub mod pool;
+#[cfg(feature = "public")]
+pub mod settlement;
 
 /// Counts what a thread holds where its input decides how much that is.
 #[global_allocator]

@@ -36,6 +36,9 @@ use crate::{
     pool::trusted::service::PoolError,
 };
 
+#[cfg(feature = "public")]
+use crate::settlement::Settlement;
+
 mod embedder;
 pub mod home;
 mod load;
@@ -148,11 +151,21 @@ impl Node {
             };
             Some(Pool::open(needs).await?)
         };
+        #[cfg(feature = "public")]
+        let settlement = settlement(&config, &home, guest).await;
         // The pool's provider knows this machine too, and what it is worth compared with the others.
         let providers = pool.iter().map(Pool::provider).chain([local]).collect();
         let dispatcher = Dispatcher::new(providers);
         let ready = AtomicBool::new(true);
-        let desk = Arc::new(FrontDesk { dispatcher, inference, memory, pool, ready });
+        let desk = Arc::new(FrontDesk {
+            dispatcher,
+            inference,
+            memory,
+            pool,
+            #[cfg(feature = "public")]
+            settlement,
+            ready,
+        });
         let settings = Settings {
             node: home.node_id().to_owned(),
             address,
@@ -196,6 +209,10 @@ impl Node {
         if let Some(pool) = &self.desk.pool {
             pool.shutdown().await;
         }
+        #[cfg(feature = "public")]
+        if let Some(settlement) = &self.desk.settlement {
+            settlement.shutdown().await;
+        }
         if let Some(memory) = &self.desk.memory {
             memory.close().await;
         }
@@ -204,6 +221,20 @@ impl Node {
         let _ = self.server.await;
         tracing::info!("stopped");
     }
+}
+
+/// The node's side of the public pool's chain, which goes on with what an earlier run left.
+#[cfg(feature = "public")]
+async fn settlement(config: &Config, home: &Home, guest: bool) -> Option<Arc<Settlement>> {
+    if guest {
+        return None;
+    }
+    let seed = home.signer().seed();
+    let settlement = Settlement::bind(config.chain.clone(), config.offline, home.path(), seed).await;
+    let settlement = Arc::new(settlement);
+    let resumed = Arc::clone(&settlement);
+    tokio::spawn(async move { resumed.resume().await });
+    Some(settlement)
 }
 
 /// Opens the memory under the home folder. A guest waits a moment for another guest that has it, and does without
@@ -252,6 +283,8 @@ struct FrontDesk {
     inference: Inference,
     memory: Option<Memory>,
     pool: Option<Pool>,
+    #[cfg(feature = "public")]
+    settlement: Option<Arc<Settlement>>,
     ready: AtomicBool,
 }
 
@@ -317,6 +350,11 @@ impl Desk for FrontDesk {
 
     fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    #[cfg(feature = "public")]
+    fn settlement(&self) -> Option<&Settlement> {
+        self.settlement.as_deref()
     }
 
     fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {

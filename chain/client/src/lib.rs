@@ -10,11 +10,14 @@ pub mod journal;
 pub mod key;
 pub mod link;
 pub mod outbox;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod query;
 mod rpc;
 #[rustfmt::skip]
 pub mod runtime;
 pub mod signer;
+pub mod spec;
 pub mod watch;
 
 pub use call::{Call, CallId, Conviction, Proposal};

@@ -125,6 +125,8 @@ pub struct Terms {
     pub work_bits: u32,
     /// Blocks between a decision on a policy and its effect, at least.
     pub policy_delay: u32,
+    /// Blocks that a vote on a policy takes at most, from its proposal to its effect.
+    pub vote_blocks: u32,
 }
 
 impl Node {
@@ -263,12 +265,16 @@ impl Node {
         let providers = providers.ok_or_else(nothing)?.decode().map_err(|error| unclear(&error))?;
         let governance = self.stored(at, runtime::storage().parameters().current(), ()).await?;
         let governance = governance.ok_or_else(nothing)?.decode().map_err(|error| unclear(&error))?;
+        let periods = &governance.policies;
         Ok(Terms {
             min_redeem: MicroCredits(credits.min_redeem),
             thaw_delay: credits.thaw_delay,
             call_fee: MicroCredits(credits.call_fee),
             work_bits: providers.work_bits,
             policy_delay: governance.policy_delay,
+            vote_blocks: [periods.prepare, periods.decision, periods.confirm, periods.enactment]
+                .into_iter()
+                .fold(0, u32::saturating_add),
         })
     }
 

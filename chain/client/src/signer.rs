@@ -27,7 +27,9 @@ const MAX_LIVE: usize = 32;
 /// Most that wait for the end of one call.
 const MAX_WAITERS: usize = 64;
 /// Final blocks that an unsigned call may be refused for before it is given up.
-const PATIENCE: u32 = 20;
+const PATIENCE: u32 = 3;
+/// As long, where no blocks come.
+const GRACE: Duration = Duration::from_secs(20);
 /// Final blocks that are looked through for an unsigned call after a restart.
 const LOOK_BACK: u32 = 16;
 
@@ -157,8 +159,8 @@ struct Seen {
     /// The last final block that was looked through for its transaction.
     searched: u32,
     sent: Option<Instant>,
-    /// Final block at which an unsigned call was refused first.
-    refused_at: Option<u32>,
+    /// The final block at which an unsigned call was refused first, and when.
+    refused: Option<(u32, Instant)>,
     trouble: Option<String>,
     /// Whether the trouble is that the node would not include it as it is: its number is then free for another.
     invalid: bool,
@@ -209,6 +211,7 @@ impl<L: Link> Signer<L> {
         heard: std::sync::Arc<Notify>,
     ) -> (SignerHandle, impl Future<Output = ()> + Send + 'static) {
         let (sender, commands) = mpsc::channel(64);
+        self.tell();
         let handle = SignerHandle { commands: sender, standing: self.standing.subscribe() };
         (handle, self.run(commands, heard))
     }
@@ -329,12 +332,9 @@ impl<L: Link> Signer<L> {
         self.send(entry, &attempt, head).await
     }
 
-    /// The next number that no transaction of another call has.
+    /// The next number that no transaction of another call has. Where there is none, the node is asked: another
+    /// machine may have used the key meanwhile, or a development chain have begun anew.
     async fn number(&mut self, of: CallId) -> Result<u64, StepError> {
-        let mut nonce = match self.nonce {
-            Some(nonce) => nonce,
-            None => self.link.next_nonce().await?,
-        };
         let taken: BTreeSet<u64> = self
             .outbox
             .entries()
@@ -342,6 +342,10 @@ impl<L: Link> Signer<L> {
             .filter(|entry| !self.seen.get(&entry.id).is_some_and(|seen| seen.invalid))
             .filter_map(|entry| Some(entry.attempt.as_ref()?.nonce))
             .collect();
+        let mut nonce = match self.nonce.filter(|_| !taken.is_empty()) {
+            Some(nonce) => nonce,
+            None => self.link.next_nonce().await?,
+        };
         while taken.contains(&nonce) {
             nonce = nonce.saturating_add(1);
         }
@@ -362,6 +366,13 @@ impl<L: Link> Signer<L> {
         if !entry.call.is_signed() {
             if self.link.is_done(&entry.call, head).await? {
                 return Ok(self.end(entry.id, Outcome::AlreadyDone)?);
+            }
+            let seen = self.seen.entry(entry.id).or_default();
+            if let Some((block, when)) = seen.refused
+                && (head.number.saturating_sub(block) >= PATIENCE || when.elapsed() >= GRACE)
+            {
+                let reason = seen.trouble.take().unwrap_or_default();
+                return Ok(self.end(entry.id, Outcome::Refused { reason })?);
             }
         } else if attempt.is_past(head.number) || self.link.nonce_at(head).await? > attempt.nonce {
             // All blocks that could hold it have been read.
@@ -393,7 +404,7 @@ impl<L: Link> Signer<L> {
             seen.trouble = Some(trouble.into());
             return Ok(false);
         }
-        if !seen.invalid {
+        if !seen.invalid && seen.refused.is_none() {
             seen.trouble = None;
         }
         Ok(true)
@@ -442,7 +453,7 @@ impl<L: Link> Signer<L> {
         seen.sent = Some(Instant::now());
         match sent {
             Ok(()) | Err(SubmitError::Known) => {
-                (seen.trouble, seen.invalid, seen.refused_at) = (None, false, None)
+                (seen.trouble, seen.invalid, seen.refused) = (None, false, None)
             }
             Err(SubmitError::Link(error)) => {
                 seen.sent = None;
@@ -458,16 +469,10 @@ impl<L: Link> Signer<L> {
                 self.nonce = None;
             }
             Err(error) => {
-                // It may be in a block that is not final yet.
-                let since = *seen.refused_at.get_or_insert(head.number);
+                // What it asks may be in a block that is not final yet: it is given up only when it still is not done
+                // some blocks later.
+                seen.refused.get_or_insert((head.number, Instant::now()));
                 seen.trouble = Some(error.to_string());
-                let settled = matches!(error, SubmitError::Stale | SubmitError::Future);
-                if !settled || head.number.saturating_sub(since) >= PATIENCE {
-                    let done = self.link.is_done(&entry.call, head).await?;
-                    let reason = error.to_string();
-                    let outcome = if done { Outcome::AlreadyDone } else { Outcome::Refused { reason } };
-                    self.end(entry.id, outcome)?;
-                }
             }
         }
         Ok(())

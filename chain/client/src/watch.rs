@@ -22,6 +22,8 @@ use crate::{
 const WAITING: usize = 1_024;
 /// Final blocks that are read when they come at once; of more, only the last ones are.
 const CATCH_UP: u32 = 256;
+/// How often a node may be behind what was read already before it is taken for a chain that began anew.
+const PATIENT_LOOKS: u32 = 5;
 /// How long at most until the node is asked again whether a block became final.
 const LOOK: Duration = Duration::from_secs(3);
 /// Shortest and longest pause after a failure.
@@ -110,8 +112,10 @@ pub struct Watcher {
     head: watch::Sender<Option<Head>>,
     policies: watch::Sender<PolicySet>,
     trouble: watch::Sender<Option<LinkError>>,
-    /// What of the set was told last, so that a new block alone tells nobody.
-    read: Option<u32>,
+    /// The last block that was read.
+    read: Option<Head>,
+    /// How often the node was behind that since.
+    behind: u32,
 }
 
 /// Where to listen to a [`Watcher`].
@@ -160,6 +164,7 @@ impl Watcher {
             policies: watch::Sender::default(),
             trouble: watch::Sender::new(None),
             read: None,
+            behind: 0,
         };
         let listening = Listening {
             events: watcher.events.clone(),
@@ -206,33 +211,37 @@ impl Watcher {
         }
     }
 
+    /// Goes on from a block that those before do not lead to, as far as is known; its number.
+    fn anew(&mut self, head: Head) -> u32 {
+        self.tell(Event::Missed);
+        self.read = None;
+        head.number
+    }
+
     async fn catch_up(&mut self) -> Result<(), LinkError> {
         let head = self.node.head().await?;
         self.trouble.send_if_modified(|trouble| trouble.take().is_some());
         let first = match self.read {
-            Some(read) if read == head.number => return Ok(()),
-            // The node lags, or the chain began anew; the latter shows when it does not catch up.
-            Some(read) if head.number < read => {
-                if read - head.number > CATCH_UP {
-                    self.tell(Event::Missed);
-                    self.read = Some(head.number);
-                }
+            Some(read) if read == head => return Ok(()),
+            Some(read) if head.number < read.number && self.behind < PATIENT_LOOKS => {
+                self.behind += 1;
                 return Ok(());
             }
-            Some(read) if head.number - read <= CATCH_UP => read + 1,
-            Some(_) => {
-                self.tell(Event::Missed);
-                head.number
+            Some(read) if head.number > read.number && head.number - read.number <= CATCH_UP => {
+                let same = self.node.hash_of(read.number).await? == Some(read.hash);
+                if same { read.number + 1 } else { self.anew(head) }
             }
+            Some(_) => self.anew(head),
             None => head.number,
         };
+        self.behind = 0;
         let mut changed = self.read.is_none();
         for number in first..=head.number {
             let hash =
                 if number == head.number { Some(head.hash) } else { self.node.hash_of(number).await? };
             let hash = hash.ok_or_else(|| LinkError::Nonsense(format!("it lacks block {number}")))?;
             changed |= self.read_block(Head { number, hash }).await?;
-            self.read = Some(number);
+            self.read = Some(Head { number, hash });
         }
         if changed {
             self.read_policies(head).await?;

@@ -1,5 +1,11 @@
 //! The client against the real runtime. Needs a node: `POTLUCK_CHAIN_URL` names a chopsticks or an omni-node that runs
 //! chain/dist/development.json; without it nothing is tested here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
 
 use std::time::{Duration, Instant};
 

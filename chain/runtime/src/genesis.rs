@@ -20,8 +20,11 @@ use crate::{
 /// What precedes a name in the seed of its key.
 pub const SEED_DOMAIN: &[u8] = b"potluck development ";
 
-/// The accounts of the presets: name, ed25519 public key, tokens, credits.
-pub const ACCOUNTS: [(&str, [u8; 32], Balance, Balance); 8] = [
+/// Name, ed25519 public key, tokens, credits.
+pub type Holder = (&'static str, [u8; 32], Balance, Balance);
+
+/// The accounts of the presets.
+pub const ACCOUNTS: [Holder; 8] = [
     (
         "alice",
         hex!("1a3262f7560783d475a5a507a78fecccd31cefcbcd11f0ed7812e624aedfb81b"),
@@ -81,7 +84,7 @@ fn patch(
     credits: pallet_potluck_credits::Parameters,
     providers: pallet_potluck_providers::Parameters,
 ) -> Value {
-    let holders = |of: fn(&(&str, [u8; 32], Balance, Balance)) -> Balance| -> Vec<(AccountId, Balance)> {
+    let holders = |of: fn(&Holder) -> Balance| -> Vec<(AccountId, Balance)> {
         ACCOUNTS.iter().map(|it| (AccountId::new(it.1), of(it))).filter(|(_, amount)| *amount > 0).collect()
     };
     let authorities: Vec<AuraId> = collators.iter().map(|key| Public::from_raw(*key).into()).collect();

@@ -134,6 +134,9 @@ pub struct Flags {
     /// Bytes a second that members may copy from here [default: no limit].
     #[arg(long, global = true, env = "POTLUCK_COPY_RATE", value_name = "BYTES", hide_short_help = true)]
     pub copy_rate: Option<u64>,
+    /// A node of the public pool's chain, e.g. ws://127.0.0.1:9944 [default: none].
+    #[arg(long, global = true, env = "POTLUCK_CHAIN_ENDPOINT", value_name = "URL", hide_short_help = true)]
+    pub chain_endpoint: Option<String>,
     /// error, warn, info, debug, trace or a filter [default: info].
     #[arg(long, global = true, env = "POTLUCK_LOG", value_name = "LEVEL", hide_short_help = true)]
     pub log_level: Option<String>,
@@ -211,6 +214,9 @@ impl Flags {
         set(&mut pool.max_jobs, &self.max_jobs);
         if self.copy_rate.is_some() {
             pool.copy_rate = self.copy_rate;
+        }
+        if self.chain_endpoint.is_some() {
+            config.chain.endpoint.clone_from(&self.chain_endpoint);
         }
         set(&mut config.log.level, &self.log_level);
         set(&mut config.log.format, &self.log_format);

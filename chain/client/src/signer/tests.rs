@@ -153,6 +153,20 @@ async fn a_chain_that_began_anew_holds_calls_up_until_they_are_given_up() {
 }
 
 #[tokio::test]
+async fn a_chain_that_began_anew_while_nothing_was_under_way_is_used_at_once() {
+    let (chain, dir) = (Chain::new(10), tempfile::tempdir().unwrap());
+    let mut signer = open(&chain, dir.path());
+    for amount in 1..=5 {
+        signer.outbox.ask(deposit(amount), 0).unwrap();
+        settle(&mut signer, &chain, 2).await;
+    }
+    chain.lock().restart();
+    signer.outbox.ask(deposit(9), 0).unwrap();
+    settle(&mut signer, &chain, 2).await;
+    assert_eq!(chain.lock().deposits, [9]);
+}
+
+#[tokio::test]
 async fn vouchers_that_are_redeemed_already_are_a_success() {
     let (chain, dir) = (Chain::new(8), tempfile::tempdir().unwrap());
     let mut signer = open(&chain, dir.path());

@@ -51,7 +51,7 @@ pub use types::*;
 pub use weights::WeightInfo;
 
 #[frame_support::pallet]
-#[allow(clippy::expect_used, reason = "macros of the framework write them")]
+#[allow(clippy::expect_used, clippy::let_unit_value, reason = "macros of the framework write them")]
 #[allow(deprecated, reason = "clients build unsigned transactions in one step, and authorised ones in many")]
 pub mod pallet {
     use frame_support::{
