@@ -1,3 +1,5 @@
 //! Machines that share what they have.
 
+#[cfg(feature = "public")]
+pub mod public;
 pub mod trusted;
