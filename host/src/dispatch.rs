@@ -89,7 +89,9 @@ impl Dispatcher {
                 Mode::Trusted => {
                     "this machine is in no trusted pool; found one with `potluck pool create NAME`, or join one with `potluck join INVITE`"
                 }
-                Mode::Public => "the public pool is not switched on on this node",
+                Mode::Public => {
+                    "this node knows no node of the public pool; set public.bootstrap in its configuration"
+                }
             };
             return Err(JobError::ModeUnavailable { mode, reason: reason.into() });
         }
@@ -107,7 +109,10 @@ fn elsewhere(error: &JobError) -> bool {
         | JobError::ShuttingDown
         | JobError::ContextLengthExceeded { .. }
         | JobError::Internal { .. } => true,
-        JobError::Invalid { .. } | JobError::ModeUnavailable { .. } | JobError::Cancelled => false,
+        JobError::Invalid { .. }
+        | JobError::ModeUnavailable { .. }
+        | JobError::Payment { .. }
+        | JobError::Cancelled => false,
     }
 }
 
@@ -158,6 +163,7 @@ mod tests {
             logprobs: None,
             keep_alive: None,
             resume: Vec::new(),
+            spend: Default::default(),
         }
     }
 

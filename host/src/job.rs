@@ -3,7 +3,12 @@
 //! Nothing here does I/O. An API surface turns its own request into a [`Job`]; a provider answers it with a
 //! [`Reply`], a bounded stream of [`Event`]s. Dropping the reply cancels the job.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use potluck_kernels::sample::SamplingParams;
 use serde::{Deserialize, Serialize};
@@ -141,7 +146,53 @@ pub struct Job {
     /// made here; they count against `max_tokens`. Its text begins at the beginning again, so that whoever asks
     /// can check it and pass over what they have; its token ids and log-probabilities do not.
     pub resume: Vec<u32>,
+    /// What it may cost, where it costs something.
+    pub spend: Spend,
 }
+
+/// What a job may cost in the public pool. It stays on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spend {
+    /// Most that is paid for the whole job, in micro-credits; `None`: what the configuration says.
+    pub max_price: Option<u64>,
+    /// Whose budget pays: the name of an API key; `None`: the owner's.
+    pub key: Option<String>,
+}
+
+/// What a public answer costs. What is not known yet comes when the answer is complete.
+#[derive(Clone, Debug, Default)]
+pub struct Bill(Arc<OnceLock<Billed>>);
+
+/// A bill that is made out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Billed {
+    /// What was paid, in micro-credits.
+    pub cost: u64,
+    /// How well the provider is known to answer as it should: `new`, `audited`, `trusted`, or `own` for this machine.
+    pub audit: String,
+    /// The receipt with both signatures, SCALE in hexadecimal; empty where there is none.
+    pub receipt: String,
+}
+
+impl Bill {
+    /// Makes it out; only the first time counts.
+    pub fn make_out(&self, billed: Billed) {
+        let _ = self.0.set(billed);
+    }
+
+    /// What it says, once it is made out.
+    pub fn get(&self) -> Option<&Billed> {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Bill {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Bill {}
 
 /// Log-probability of one token.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -266,6 +317,12 @@ pub enum JobError {
         /// Why.
         reason: String,
     },
+    /// It costs more than may be paid, or cannot be paid.
+    #[error("{reason}")]
+    Payment {
+        /// What it costs, what may be paid, and what to do.
+        reason: String,
+    },
     /// The caller went away.
     #[error("the request was cancelled")]
     Cancelled,
@@ -292,6 +349,8 @@ pub struct Reply {
     pub mode: Mode,
     /// Which job it answers; nil until it is known to whoever asked.
     pub job: Uuid,
+    /// What it costs; `None`: nothing.
+    pub bill: Option<Bill>,
     events: mpsc::Receiver<Result<Event, JobError>>,
 }
 
@@ -304,13 +363,15 @@ pub struct Origin {
     pub mode: Mode,
     /// Which job it answers.
     pub job: Uuid,
+    /// What it costs; `None`: nothing.
+    pub bill: Option<Bill>,
 }
 
 impl Reply {
     /// A reply and the sender that feeds it.
     pub fn channel(node: String, mode: Mode) -> (mpsc::Sender<Result<Event, JobError>>, Self) {
         let (sender, events) = mpsc::channel(REPLY_BUFFER);
-        (sender, Self { node, mode, job: Uuid::nil(), events })
+        (sender, Self { node, mode, job: Uuid::nil(), bill: None, events })
     }
 
     /// The same reply, as that of a job.
@@ -320,7 +381,7 @@ impl Reply {
 
     /// Where it comes from.
     pub fn origin(&self) -> Origin {
-        Origin { node: self.node.clone(), mode: self.mode, job: self.job }
+        Origin { node: self.node.clone(), mode: self.mode, job: self.job, bill: self.bill.clone() }
     }
 
     /// The next event; `None` once `Done` or an error was given.

@@ -186,6 +186,7 @@ fn one_token(model: &str) -> Job {
         logprobs: None,
         keep_alive: None,
         resume: Vec::new(),
+        spend: Default::default(),
     }
 }
 

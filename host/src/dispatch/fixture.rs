@@ -397,6 +397,7 @@ pub(crate) fn job(seed: u64) -> Job {
         logprobs: None,
         keep_alive: None,
         resume: Vec::new(),
+        spend: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@
 mod prefix;
 mod relay;
 pub mod routing;
-mod said;
+pub(crate) mod said;
 pub mod score;
 
 use std::{
@@ -180,7 +180,7 @@ impl Provider for PoolProvider {
 }
 
 /// Whether a name that was asked for means a model: case and `:latest` do not count.
-fn means(asked: &str, model: &str) -> bool {
+pub(crate) fn means(asked: &str, model: &str) -> bool {
     let plain = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_ascii_lowercase();
     asked == model || plain(asked) == plain(model)
 }
@@ -350,6 +350,7 @@ fn refused(error: JobError) -> Trouble {
         | JobError::ContextLengthExceeded { .. }
         | JobError::Busy { .. }
         | JobError::ModeUnavailable { .. }
+        | JobError::Payment { .. }
         | JobError::Cancelled
         | JobError::ShuttingDown => (None, false),
     };

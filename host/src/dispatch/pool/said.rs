@@ -9,7 +9,7 @@ const MAX_TOKENS: usize = 1 << 20;
 
 /// A continuation that does not join on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SeamError {
+pub(crate) enum SeamError {
     /// It begins with other text than was said.
     #[error("it goes on with another answer than the one that began")]
     Differs,
@@ -23,10 +23,10 @@ pub(super) enum SeamError {
 
 /// What was passed on to the reader.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) text: String,
+pub(crate) struct Said {
+    pub(crate) text: String,
     /// Ids of the tokens, as far as they are known.
-    pub(super) tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     logprobs: usize,
     /// Bytes of `text` that the present machine has repeated.
     repeated: usize,
@@ -35,17 +35,17 @@ pub(super) struct Said {
     /// Ids that go with the next text.
     unsaid: Vec<u32>,
     /// Tokens from the present machine.
-    pub(super) own_tokens: usize,
+    pub(crate) own_tokens: usize,
 }
 
 impl Said {
     /// Whether the reader has anything.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty() && self.logprobs == 0
     }
 
     /// Another machine begins: it repeats the text from the start and goes on after the tokens.
-    pub(super) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         // Beyond the tokens that it is given it computes again what was said without their ids.
         self.skip = self.logprobs.saturating_sub(self.tokens.len());
         self.repeated = 0;
@@ -53,7 +53,7 @@ impl Said {
     }
 
     /// Whether everything that was said has been repeated.
-    pub(super) fn has_joined(&self) -> bool {
+    pub(crate) fn has_joined(&self) -> bool {
         self.repeated >= self.text.len()
     }
 
@@ -61,7 +61,7 @@ impl Said {
     ///
     /// # Errors
     /// Any [`SeamError`].
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         text: &str,
         logprobs: Vec<TokenLogprob>,

@@ -80,6 +80,7 @@ pub(super) fn text(text: &str) -> Job {
         logprobs: None,
         keep_alive: None,
         resume: Vec::new(),
+        spend: Default::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::wire;
 use crate::job::{
-    Event, FinishReason, Format, Input, Job, JobError, KeepAlive, Message, Mode, TokenLogprob, Usage,
+    Event, FinishReason, Format, Input, Job, JobError, KeepAlive, Message, Mode, Spend, TokenLogprob, Usage,
 };
 
 /// Text in one frame of an answer, in bytes.
@@ -156,6 +156,7 @@ pub fn job(ask: wire::Ask) -> Result<Job, NoJob> {
             Err(_) => KeepAlive::Forever,
         }),
         resume: ask.resume,
+        spend: Spend::default(),
     })
 }
 
@@ -357,6 +358,7 @@ pub fn failure(error: &JobError) -> wire::Failure {
             ..of(6)
         },
         JobError::ModeUnavailable { mode, reason } => named(7, mode.as_str(), Some(reason)),
+        JobError::Payment { reason } => wire::Failure { reason: Some(cut(reason)), ..of(11) },
         JobError::Cancelled => of(8),
         JobError::ShuttingDown => of(9),
         JobError::Internal { reason } => wire::Failure { reason: Some(cut(reason)), ..of(10) },
@@ -381,6 +383,7 @@ pub fn error(failure: wire::Failure) -> JobError {
             retry_after: Duration::from_millis(available.min(600_000)),
         },
         7 => JobError::ModeUnavailable { mode: what.parse().unwrap_or(Mode::Trusted), reason },
+        11 => JobError::Payment { reason },
         8 => JobError::Cancelled,
         9 => JobError::ShuttingDown,
         _ => JobError::Internal { reason },

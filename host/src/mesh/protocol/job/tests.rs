@@ -160,6 +160,7 @@ fn lists_have_limits_of_their_own() {
         logprobs: None,
         keep_alive: None,
         resume: Vec::new(),
+        spend: Default::default(),
     };
     let decode = |job: &Job| frame::decode::<wire::Ask>(&minicbor::to_vec(convert::ask(job, false)).unwrap());
     assert!(decode(&job).is_ok());
@@ -188,6 +189,7 @@ fn every_failure_has_a_name_and_unknown_ones_are_internal() {
         JobError::Invalid { field: "f".into(), reason: "r".into() },
         JobError::Busy { queued: 4, retry_after: Duration::from_millis(1500) },
         JobError::ModeUnavailable { mode: Mode::Public, reason: "r".into() },
+        JobError::Payment { reason: "dear".into() },
         JobError::Cancelled,
         JobError::ShuttingDown,
         JobError::Internal { reason: "r".into() },
@@ -235,6 +237,7 @@ fn a_request_names_no_user() {
         logprobs: None,
         keep_alive: None,
         resume: Vec::new(),
+        spend: Default::default(),
     };
     let bytes = minicbor::to_vec(convert::ask(&job, false)).unwrap();
     let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
