@@ -13,6 +13,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
+use potluck_primitives::MicroCredits;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         Counters, EmbedRequest, Embedded, LoadedModel, ModelDetails, ModelEntry, PullError, PullProgress,
         StoreError,
     },
-    job::{Job, JobError, KeepAlive, Mode, Origin, Reply},
+    job::{Bill, Job, JobError, KeepAlive, Mode, Origin, Reply},
     memory::Memory,
     node::pool::Pool,
 };
@@ -42,6 +43,8 @@ pub mod ollama;
 pub mod openai;
 mod policy;
 mod pool;
+#[cfg(feature = "public")]
+mod public;
 pub mod pump;
 mod running;
 mod sampling;
@@ -56,6 +59,15 @@ pub const MODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-mode");
 pub const NODE_HEADER: HeaderName = HeaderName::from_static("x-potluck-node");
 /// Names the job in replies, for `potluck policy explain`.
 pub const JOB_HEADER: HeaderName = HeaderName::from_static("x-potluck-job");
+
+/// Says what a request may cost in the public pool at most, in credits.
+pub const PRICE_HEADER: HeaderName = HeaderName::from_static("x-potluck-max-price");
+/// Says what a public answer cost, in credits; in replies that are not streamed.
+pub const COST_HEADER: HeaderName = HeaderName::from_static("x-potluck-cost");
+/// Says how well the provider of a public answer is known to answer as it should.
+pub const AUDIT_HEADER: HeaderName = HeaderName::from_static("x-potluck-audit");
+/// The receipt of a public answer, in hexadecimal; in replies that are not streamed.
+pub const RECEIPT_HEADER: HeaderName = HeaderName::from_static("x-potluck-receipt");
 
 /// What the surfaces ask of the node.
 pub trait Desk: Send + Sync + fmt::Debug {
@@ -125,6 +137,12 @@ pub trait Desk: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The public pool; `None` on a node that runs for one command only.
+    #[cfg(feature = "public")]
+    fn public(&self) -> Option<&crate::node::public::Public> {
+        None
+    }
+
     /// Models that members of the pool can be asked for, and their longest context.
     fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {
         let _ = mode;
@@ -191,7 +209,7 @@ impl Api {
             .merge(pool::routes())
             .merge(mcp::routes(&self));
         #[cfg(feature = "public")]
-        let router = router.merge(chain::routes());
+        let router = router.merge(chain::routes()).merge(public::routes());
         router
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method)
@@ -240,6 +258,25 @@ pub(crate) fn label_reply(response: &mut Response, origin: &Origin) {
     {
         headers.insert(JOB_HEADER, job);
     }
+    if let Some(billed) = origin.bill.as_ref().and_then(Bill::get) {
+        let cost = MicroCredits(billed.cost.into()).to_string();
+        for (name, value) in
+            [(COST_HEADER, &cost), (AUDIT_HEADER, &billed.audit), (RECEIPT_HEADER, &billed.receipt)]
+        {
+            if let Ok(value) = HeaderValue::from_str(value)
+                && !value.is_empty()
+            {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// What public answers cost, as the usage of a stream says it; `None`: nothing was to be paid.
+pub(crate) fn billed(origin: &Origin) -> Option<serde_json::Value> {
+    let billed = origin.bill.as_ref()?.get()?;
+    let cost = MicroCredits(billed.cost.into()).to_string();
+    Some(serde_json::json!({"cost": cost, "audit": billed.audit, "receipt": billed.receipt}))
 }
 
 async fn not_found(request: Request) -> Response {

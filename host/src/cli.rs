@@ -39,6 +39,8 @@ mod pool;
 #[cfg(feature = "public")]
 mod provider;
 mod ps;
+#[cfg(feature = "public")]
+mod public;
 mod pull;
 mod rm;
 mod run;
@@ -113,6 +115,9 @@ enum Command {
     /// Offer this machine to the public pool.
     #[cfg(feature = "public")]
     Provider(provider::Provider),
+    /// Serve strangers, and see what was earned and paid.
+    #[cfg(feature = "public")]
+    Public(public::Public),
     /// Vote on the policies of the public pool.
     #[cfg(feature = "public")]
     Gov(gov::Gov),
@@ -300,6 +305,8 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Credits(command) => command.run(context).await,
         #[cfg(feature = "public")]
         Command::Provider(command) => command.run(context).await,
+        #[cfg(feature = "public")]
+        Command::Public(command) => command.run(context).await,
         #[cfg(feature = "public")]
         Command::Gov(command) => command.run(context).await,
         #[cfg(feature = "public")]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use libp2p::Multiaddr;
+use potluck_primitives::MicroCredits;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,10 +20,12 @@ use crate::{
 
 pub(crate) mod chain;
 pub mod flags;
+pub(crate) mod public;
 pub mod value;
 
 pub use chain::ChainSection;
 pub use flags::Flags;
+pub use public::PublicSection;
 
 /// The slowest that a file may be given away, in bytes a second: slower, and the other side takes it for gone.
 const MIN_COPY_RATE: u64 = 64 << 10;
@@ -53,6 +56,8 @@ pub struct Config {
     pub pool: PoolSection,
     /// Where the chain of the public pool is.
     pub chain: ChainSection,
+    /// What this machine asks of strangers and strangers may ask of it.
+    pub public: PublicSection,
     /// What is logged, on stderr.
     pub log: LogSection,
 }
@@ -129,6 +134,9 @@ pub struct ApiKey {
     /// Whether it may read and write the memory, over HTTP and MCP.
     #[serde(default)]
     pub memory: bool,
+    /// Credits that its requests may spend in the public pool in a day. `None`: the whole daily budget.
+    #[serde(default, with = "chain::credits::optional", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<MicroCredits>,
 }
 
 fn only_local() -> Vec<Mode> {
@@ -188,6 +196,7 @@ impl Default for Config {
             http: HttpSection::default(),
             pool: PoolSection::default(),
             chain: ChainSection::default(),
+            public: PublicSection::default(),
             log: LogSection::default(),
         }
     }
@@ -401,7 +410,7 @@ impl Config {
         if self.pool.copy_rate.is_some_and(|rate| rate < MIN_COPY_RATE) {
             return invalid("pool.copy_rate", "must be at least 65536 bytes a second");
         }
-        if let Err((field, reason)) = self.chain.check() {
+        if let Err((field, reason)) = self.chain.check().and_then(|()| self.public.check()) {
             return invalid(field, &reason);
         }
         for (index, key) in self.http.keys.iter().enumerate() {
@@ -468,12 +477,18 @@ mod tests {
                 ..Default::default()
             },
             chain: ChainSection { endpoint: Some("ws://127.0.0.1:9944".into()), ..Default::default() },
+            public: PublicSection {
+                issuer_account: Some(String::new()),
+                max_model_bytes: Some(1),
+                rate: Some(1),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let table = toml::Table::try_from(&full).unwrap();
         let names = |table: &toml::Table| table.keys().cloned().collect::<Vec<_>>();
         let mut all = names(&table);
-        for section in ["inference", "http", "chain", "log"] {
+        for section in ["inference", "http", "chain", "public", "log"] {
             all.extend(names(table[section].as_table().unwrap()));
         }
         for name in all {

@@ -38,12 +38,16 @@ use crate::{
 
 #[cfg(feature = "public")]
 use crate::settlement::Settlement;
+#[cfg(feature = "public")]
+use public::{Public, PublicError};
 
 mod embedder;
 pub mod home;
 mod load;
 pub mod pool;
 pub mod ports;
+#[cfg(feature = "public")]
+pub mod public;
 mod serve;
 
 use home::{Home, HomeError};
@@ -93,6 +97,10 @@ pub enum NodeError {
     /// The pool's files cannot be used.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// The public pool's files or values cannot be used.
+    #[cfg(feature = "public")]
+    #[error(transparent)]
+    Public(#[from] PublicError),
     /// The model store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -153,8 +161,16 @@ impl Node {
         };
         #[cfg(feature = "public")]
         let settlement = settlement(&config, &home, guest).await;
+        #[cfg(feature = "public")]
+        let public = match &settlement {
+            Some(settlement) => Some(public(&config, &home, &inference, settlement).await?),
+            None => None,
+        };
         // The pool's provider knows this machine too, and what it is worth compared with the others.
-        let providers = pool.iter().map(Pool::provider).chain([local]).collect();
+        let providers = pool.iter().map(Pool::provider).chain([local]);
+        #[cfg(feature = "public")]
+        let providers = providers.chain(public.iter().map(Public::provider));
+        let providers = providers.collect();
         let dispatcher = Dispatcher::new(providers);
         let ready = AtomicBool::new(true);
         let desk = Arc::new(FrontDesk {
@@ -164,6 +180,8 @@ impl Node {
             pool,
             #[cfg(feature = "public")]
             settlement,
+            #[cfg(feature = "public")]
+            public,
             ready,
         });
         let settings = Settings {
@@ -210,6 +228,10 @@ impl Node {
             pool.shutdown().await;
         }
         #[cfg(feature = "public")]
+        if let Some(public) = &self.desk.public {
+            public.shutdown().await;
+        }
+        #[cfg(feature = "public")]
         if let Some(settlement) = &self.desk.settlement {
             settlement.shutdown().await;
         }
@@ -235,6 +257,19 @@ async fn settlement(config: &Config, home: &Home, guest: bool) -> Option<Arc<Set
     let resumed = Arc::clone(&settlement);
     tokio::spawn(async move { resumed.resume().await });
     Some(settlement)
+}
+
+/// The node's side of the public pool, which is off unless it was switched on.
+#[cfg(feature = "public")]
+async fn public(
+    config: &Config,
+    home: &Home,
+    inference: &Inference,
+    settlement: &Arc<Settlement>,
+) -> Result<Public, NodeError> {
+    let (signer, settlement) = (home.signer(), Arc::clone(settlement));
+    let needs = public::Needs { config, home: home.path(), signer, inference, settlement };
+    Ok(Public::bind(needs).await?)
 }
 
 /// Opens the memory under the home folder. A guest waits a moment for another guest that has it, and does without
@@ -285,6 +320,8 @@ struct FrontDesk {
     pool: Option<Pool>,
     #[cfg(feature = "public")]
     settlement: Option<Arc<Settlement>>,
+    #[cfg(feature = "public")]
+    public: Option<Public>,
     ready: AtomicBool,
 }
 
@@ -293,6 +330,10 @@ impl Desk for FrontDesk {
         Box::pin(async move {
             if !self.ready() {
                 return Err(JobError::ShuttingDown);
+            }
+            #[cfg(feature = "public")]
+            if let Some(public) = &self.public {
+                public.owner_was_here();
             }
             self.dispatcher.submit(job).await
         })
@@ -355,6 +396,11 @@ impl Desk for FrontDesk {
     #[cfg(feature = "public")]
     fn settlement(&self) -> Option<&Settlement> {
         self.settlement.as_deref()
+    }
+
+    #[cfg(feature = "public")]
+    fn public(&self) -> Option<&Public> {
+        self.public.as_ref()
     }
 
     fn offers(&self, mode: Mode) -> BoxFuture<'_, Vec<Offer>> {

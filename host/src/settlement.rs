@@ -144,6 +144,11 @@ impl Room {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The book, for those who pay and are paid outside the chain.
+    pub(crate) fn shared_book(&self) -> Arc<Mutex<Book>> {
+        Arc::clone(&self.book)
+    }
+
     /// Does something with the book beside the threads that serve.
     async fn with_book<T: Send + 'static>(
         &self,

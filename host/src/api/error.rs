@@ -115,6 +115,7 @@ impl From<JobError> for ApiError {
             JobError::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
             JobError::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded")),
             JobError::ModeUnavailable { .. } => (StatusCode::FORBIDDEN, Some("mode_unavailable")),
+            JobError::Payment { .. } => (StatusCode::PAYMENT_REQUIRED, Some("payment_required")),
             JobError::Cancelled => (StatusCode::REQUEST_TIMEOUT, Some("cancelled")),
             JobError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Some("shutting_down")),
             JobError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error")),

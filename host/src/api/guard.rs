@@ -10,10 +10,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use potluck_primitives::MicroCredits;
 use sha2::{Digest, Sha256};
 
-use super::{Api, ApiError, MODE_HEADER};
-use crate::{config::ApiKey, job::Mode};
+use super::{Api, ApiError, MODE_HEADER, PRICE_HEADER};
+use crate::{
+    config::ApiKey,
+    job::{Mode, Spend},
+};
 
 /// Who asks, as the guard found out. Every request carries it as an extension.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub struct Caller {
     pub admin: bool,
     /// Whether it may read and write the memory.
     pub memory: bool,
+    /// The name of its key; `None`: the owner's token, or no key.
+    pub key: Option<String>,
 }
 
 /// The outermost check of every request.
@@ -72,7 +78,8 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
     let origin = foreign_origin(headers, host.as_deref(), &config.http.origins, uri.path())?;
     if method == Method::OPTIONS && origin.is_some() {
         // A preflight carries no key by design.
-        let caller = Caller { modes: Vec::new(), mode: config.mode, admin: false, memory: false };
+        let (modes, mode) = (Vec::new(), config.mode);
+        let caller = Caller { modes, mode, admin: false, memory: false, key: None };
         return Ok(Admitted { caller, origin });
     }
     let token = presented(headers);
@@ -84,6 +91,7 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
             mode: key.mode.unwrap_or_else(|| default_of(&key.modes, config.mode)),
             admin: key.admin,
             memory: key.memory,
+            key: Some(key.name.clone()),
         }
     } else if uri.path() == "/healthz" || (loopback && !config.http.require_key) {
         owner(config.mode)
@@ -99,7 +107,8 @@ fn admit(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<A
 }
 
 fn owner(mode: Mode) -> Caller {
-    Caller { modes: vec![Mode::Local, Mode::Trusted, Mode::Public], mode, admin: true, memory: true }
+    let modes = vec![Mode::Local, Mode::Trusted, Mode::Public];
+    Caller { modes, mode, admin: true, memory: true, key: None }
 }
 
 fn default_of(modes: &[Mode], wanted: Mode) -> Mode {
@@ -162,14 +171,15 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(
-            "authorization, content-type, accept, x-api-key, x-potluck-mode, mcp-session-id, \
+            "authorization, content-type, accept, x-api-key, x-potluck-mode, x-potluck-max-price, mcp-session-id, \
              mcp-protocol-version, mcp-method, mcp-name, last-event-id",
         ),
     );
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(
-            "x-potluck-mode, x-potluck-node, x-potluck-job, retry-after, mcp-session-id",
+            "x-potluck-mode, x-potluck-node, x-potluck-job, x-potluck-cost, x-potluck-audit, \
+             x-potluck-receipt, retry-after, mcp-session-id",
         ),
     );
 }
@@ -250,6 +260,22 @@ pub(crate) fn resolve(headers: &HeaderMap, model: &str, caller: &Caller) -> Resu
     Ok((name.to_owned(), mode))
 }
 
+/// What a caller's request may cost: header [`PRICE_HEADER`], in credits for the whole request.
+///
+/// # Errors
+/// 400 for a header that is no sum of credits.
+pub(crate) fn spend(headers: &HeaderMap, caller: &Caller) -> Result<Spend, ApiError> {
+    let max_price = match headers.get(PRICE_HEADER) {
+        None => None,
+        Some(value) => {
+            let amount = value.to_str().unwrap_or("?").trim().parse::<MicroCredits>();
+            let amount = amount.map_err(|error| ApiError::invalid("x-potluck-max-price", error))?;
+            Some(u64::try_from(amount.0).unwrap_or(u64::MAX))
+        }
+    };
+    Ok(Spend { max_price, key: caller.key.clone() })
+}
+
 /// Refuses a caller that may not manage models.
 ///
 /// # Errors
@@ -309,6 +335,7 @@ mod tests {
             mode: Mode::Local,
             admin: false,
             memory: false,
+            key: None,
         };
         let mut headers = HeaderMap::new();
         assert_eq!(resolve(&headers, "m", &caller).unwrap(), ("m".into(), Mode::Local));
@@ -317,6 +344,27 @@ mod tests {
         assert_eq!(resolve(&headers, "m@moon", &caller).unwrap_err().status, StatusCode::BAD_REQUEST);
         headers.insert(MODE_HEADER, HeaderValue::from_static("local"));
         assert_eq!(resolve(&headers, "m@public", &caller).unwrap(), ("m".into(), Mode::Local));
+    }
+
+    #[test]
+    fn what_a_request_may_cost_is_read_in_credits_and_goes_to_its_keys_budget() {
+        let caller = Caller {
+            modes: vec![Mode::Public],
+            mode: Mode::Public,
+            admin: false,
+            memory: false,
+            key: Some("guest".into()),
+        };
+        let mut headers = HeaderMap::new();
+        let none = spend(&headers, &caller).unwrap();
+        assert_eq!((none.max_price, none.key.as_deref()), (None, Some("guest")));
+        headers.insert(PRICE_HEADER, HeaderValue::from_static("0.25"));
+        assert_eq!(spend(&headers, &caller).unwrap().max_price, Some(250_000));
+        for wrong in ["", "-1", "1e3", "0.0000001", "free"] {
+            headers.insert(PRICE_HEADER, HeaderValue::from_static(wrong));
+            let refused = spend(&headers, &caller).unwrap_err();
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
+        }
     }
 
     #[test]
@@ -329,6 +377,7 @@ mod tests {
             mode: None,
             admin: false,
             memory: false,
+            budget: None,
         };
         // printf %s abc | sha256sum
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -18,7 +18,7 @@ use super::{
     sampling::Sampling,
     time::rfc3339_now,
 };
-use crate::job::{FinishReason, Format, KeepAlive, Mode, Usage};
+use crate::job::{FinishReason, Format, KeepAlive, Mode, Spend, Usage};
 
 mod answer;
 mod embed;
@@ -63,6 +63,7 @@ struct Ask {
     sampling: Sampling,
     max_tokens: Option<u32>,
     stop: Vec<String>,
+    spend: Spend,
 }
 
 impl Ask {
@@ -107,7 +108,8 @@ impl Ask {
         options.integer("num_ctx", 1..=i64::from(u32::MAX))?;
         let stop = options.strings("stop", STOPS)?;
         options.log_unknown("ollama");
-        Ok(Self { model, mode, stream, format, keep_alive, sampling, max_tokens, stop })
+        let spend = guard::spend(headers, caller)?;
+        Ok(Self { model, mode, stream, format, keep_alive, sampling, max_tokens, stop, spend })
     }
 
     /// An answer without a job: a model was loaded or unloaded.

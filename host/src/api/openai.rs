@@ -58,6 +58,15 @@ async fn models(
             data.push(json!({"id": id, "object": "model", "created": 0, "owned_by": "pool"}));
         }
     }
+    // Strangers' models are listed for whoever asks for them: only then does the node look for any.
+    if mode == Mode::Public {
+        for offer in api.desk.offers(Mode::Public).await {
+            if data.iter().all(|known| known.get("id") != Some(&json!(offer.model))) {
+                let id = offer.model;
+                data.push(json!({"id": id, "object": "model", "created": 0, "owned_by": "public"}));
+            }
+        }
+    }
     Ok(Json(json!({"object": "list", "data": data})))
 }
 

@@ -390,6 +390,7 @@ fn key(token: &str, modes: &[Mode], admin: bool) -> ApiKey {
         mode: None,
         admin,
         memory: false,
+        budget: None,
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), String> {
 }
 
 /// Credits in TOML: `"1.25"`, or a whole number.
-mod credits {
+pub(super) mod credits {
     use potluck_primitives::MicroCredits;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -82,11 +82,16 @@ mod credits {
         Whole(u64),
     }
 
-    pub(super) fn serialize<S: Serializer>(amount: &MicroCredits, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        amount: &MicroCredits,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(amount)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroCredits, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<MicroCredits, D::Error> {
         match Written::deserialize(deserializer)? {
             Written::Text(text) => {
                 text.parse().map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
@@ -95,6 +100,28 @@ mod credits {
                 let credits = MicroCredits::CREDIT.checked_mul(u128::from(credits));
                 credits.ok_or_else(|| D::Error::custom("more credits than can be counted"))
             }
+        }
+    }
+
+    /// A sum that may be left out.
+    pub(in crate::config) mod optional {
+        use potluck_primitives::MicroCredits;
+        use serde::{Deserializer, Serializer};
+
+        pub(in crate::config) fn serialize<S: Serializer>(
+            amount: &Option<MicroCredits>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match amount {
+                Some(amount) => serializer.collect_str(amount),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<MicroCredits>, D::Error> {
+            super::deserialize(deserializer).map(Some)
         }
     }
 }

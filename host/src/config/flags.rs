@@ -137,6 +137,16 @@ pub struct Flags {
     /// A node of the public pool's chain, e.g. ws://127.0.0.1:9944 [default: none].
     #[arg(long, global = true, env = "POTLUCK_CHAIN_ENDPOINT", value_name = "URL", hide_short_help = true)]
     pub chain_endpoint: Option<String>,
+    /// Nodes of the public pool to begin with, as multiaddresses (comma-separated).
+    #[arg(
+        long,
+        global = true,
+        env = "POTLUCK_PUBLIC_BOOTSTRAP",
+        value_name = "MULTIADDR",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub public_bootstrap: Option<Vec<String>>,
     /// error, warn, info, debug, trace or a filter [default: info].
     #[arg(long, global = true, env = "POTLUCK_LOG", value_name = "LEVEL", hide_short_help = true)]
     pub log_level: Option<String>,
@@ -194,6 +204,7 @@ impl Flags {
                 mode: None,
                 admin: true,
                 memory: true,
+                budget: None,
             });
             http.require_key = true;
         }
@@ -215,6 +226,7 @@ impl Flags {
         if self.copy_rate.is_some() {
             pool.copy_rate = self.copy_rate;
         }
+        set(&mut config.public.bootstrap, &self.public_bootstrap);
         if self.chain_endpoint.is_some() {
             config.chain.endpoint.clone_from(&self.chain_endpoint);
         }

@@ -179,6 +179,7 @@ async fn answer(api: &Api, ask: Ask, input: Input, shape: Shape) -> Result<Respo
         logprobs: None,
         keep_alive: ask.keep_alive,
         resume: Vec::new(),
+        spend: ask.spend.clone(),
     };
     let reply = api.submit(job).await?;
     let origin = reply.origin();

@@ -79,7 +79,7 @@ impl Head {
     fn respond(&self, api: &Api, answer: impl Serialize) -> Response {
         let mut response = Json(answer).into_response();
         let node = api.settings.node.clone();
-        label_reply(&mut response, &Origin { node, mode: self.mode, job: Uuid::nil() });
+        label_reply(&mut response, &Origin { node, mode: self.mode, job: Uuid::nil(), bill: None });
         response
     }
 }

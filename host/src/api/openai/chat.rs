@@ -16,7 +16,7 @@ use super::{
         error::OpenAi,
         fields::Fields,
         guard::Caller,
-        label_reply,
+        billed, label_reply,
         pump::{self, Framing, Gone, Pump},
         running::{Running, Step, whole},
         time::unix_now,
@@ -135,6 +135,7 @@ fn tool_call(call: &ToolCall) -> Value {
 fn stream(api: &Api, ask: &Ask, head: Head, running: Vec<Running>, has_tools: bool) -> Response {
     let patience = api.settings.config.http.client_timeout;
     let label = running.first().map(Running::origin);
+    let origin = label.clone();
     let choice = Choice {
         api: api.clone(),
         head,
@@ -160,6 +161,9 @@ fn stream(api: &Api, ask: &Ask, head: Head, running: Vec<Running>, has_tools: bo
             let mut last = choice.head.object("chat.completion.chunk");
             last.insert("choices".into(), json!([]));
             last.insert("usage".into(), usage(usages.iter(), usages.iter().take(1)));
+            if let Some(billed) = origin.as_ref().and_then(billed) {
+                last.insert("potluck".into(), billed);
+            }
             pump.send(&last.into()).await?;
         }
         pump.done().await

@@ -16,7 +16,7 @@ use super::{
         error::OpenAi,
         fields::Fields,
         guard::Caller,
-        label_reply,
+        billed, label_reply,
         pump::{self, Framing, Gone, Pump},
         running::{Running, Step, whole},
         time::unix_now,
@@ -125,6 +125,7 @@ struct Writer {
 fn stream(writer: Writer, running: Vec<Running>, echoes: Vec<String>) -> Response {
     let patience = writer.api.settings.config.http.client_timeout;
     let label = running.first().map(Running::origin);
+    let origin = label.clone();
     let mut response = pump::stream(Framing::Sse, patience, move |pump| async move {
         let mut running: FuturesUnordered<_> = running
             .into_iter()
@@ -145,6 +146,9 @@ fn stream(writer: Writer, running: Vec<Running>, echoes: Vec<String>) -> Respons
             let mut last = writer.object();
             last.insert("choices".into(), json!([]));
             last.insert("usage".into(), usage(all(), all().step_by(writer.per_prompt)));
+            if let Some(billed) = origin.as_ref().and_then(billed) {
+                last.insert("potluck".into(), billed);
+            }
             pump.send(&last.into()).await?;
         }
         pump.done().await

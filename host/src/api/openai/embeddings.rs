@@ -89,7 +89,7 @@ pub(super) async fn create(
     let data = done.vectors.into_iter().enumerate().map(item).collect();
     let mut response = Json(List { object: "list", data, model, usage }).into_response();
     let node = api.settings.node.clone();
-    label_reply(&mut response, &Origin { node, mode, job: Uuid::nil() });
+    label_reply(&mut response, &Origin { node, mode, job: Uuid::nil(), bill: None });
     Ok(response)
 }
 

@@ -10,7 +10,7 @@ use crate::api::{
     guard::{self, Caller},
     sampling::Sampling,
 };
-use crate::job::{Format, Input, Job, JobError, KeepAlive, Mode, Reply};
+use crate::job::{Format, Input, Job, JobError, KeepAlive, Mode, Reply, Spend};
 
 /// Most choices of one request.
 const CHOICES: i64 = 8;
@@ -33,6 +33,7 @@ pub(super) struct Ask {
     stop: Vec<String>,
     format: Format,
     keep_alive: Option<KeepAlive>,
+    spend: Spend,
 }
 
 impl Ask {
@@ -62,6 +63,7 @@ impl Ask {
             stop: fields.strings("stop", STOPS)?,
             format: format(fields)?,
             keep_alive,
+            spend: guard::spend(headers, caller)?,
         })
     }
 
@@ -97,6 +99,7 @@ impl Ask {
                     logprobs: self.logprobs,
                     keep_alive: self.keep_alive,
                     resume: Vec::new(),
+                    spend: self.spend.clone(),
                 };
                 replies.push(api.submit(job).await.map_err(|error| rename(error, field))?);
             }
