@@ -164,13 +164,17 @@ pub struct Sampled {
     pub top: Vec<(u32, f32)>,
 }
 
+/// The least margin of a token that is not the chosen one, in logits: a draw of equals is still another token.
+pub const LEAST_MARGIN: f64 = 1e-6;
+
 /// How far claimed tokens are from what a sampler chooses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Margin {
     /// The token that the sampler chooses.
     pub chosen: u32,
     /// By how many logits the chosen token leads: its `logit + T · noise` less the same of the claimed token, after
-    /// bias and penalties; 0 when it was claimed. `None`: no claimed token is among those that may be drawn.
+    /// bias and penalties, and by how much the claimed token's logit misses the cuts, if it does. 0 when the choice was
+    /// claimed, and at least [`LEAST_MARGIN`] otherwise. `None`: no claimed token is allowed at all.
     pub margin: Option<f64>,
 }
 
@@ -393,34 +397,34 @@ impl Sampler {
         claimed: &[u32],
     ) -> Margin {
         let own = |id: u32| logits.get(id as usize).copied().filter(|logit| *logit > f32::NEG_INFINITY);
-        let nearest = |margins: &mut dyn Iterator<Item = f64>| margins.reduce(f64::min).map(|m| m.max(0.0));
-        if self.is_greedy() {
-            let margin = if claimed.contains(&best) {
-                Some(0.0)
-            } else {
-                nearest(&mut claimed.iter().filter_map(|&id| Some(f64::from(max) - f64::from(own(id)?))))
+        let (chosen, cut) = if self.is_greedy() {
+            (best, f64::NEG_INFINITY)
+        } else {
+            let cut = self.cut(logits, max);
+            let lowest = match cut {
+                Cut::All(floor) => floor,
+                // In order: the last is the lowest.
+                Cut::Candidates(floor) => {
+                    self.candidates.last().map_or(floor, |last| floor.max(f64::from(last.logit)))
+                }
             };
-            return Margin { chosen: best, margin };
-        }
-        let cut = self.cut(logits, max);
-        let chosen = self.draw(cut, logits, position, best, max);
+            (self.draw(cut, logits, position, best, max), lowest)
+        };
         if claimed.contains(&chosen) {
             return Margin { chosen, margin: Some(0.0) };
         }
-        let kept = |id: u32, logit: f32| match cut {
-            Cut::All(floor) => f64::from(logit) >= floor,
-            Cut::Candidates(floor) => f64::from(logit) >= floor && self.candidates.iter().any(|c| c.id == id),
-        };
-        let temperature = f64::from(self.params.temperature);
+        let temperature = if self.is_greedy() { 0.0 } else { f64::from(self.params.temperature) };
         let stream = math::stream(self.params.seed, position as u64);
         let noisy =
             |id: u32, logit: f32| f64::from(logit) + temperature * math::gumbel(math::uniform(stream, id));
         let most = own(chosen).map_or(f64::NEG_INFINITY, |logit| noisy(chosen, logit));
-        let margin = nearest(&mut claimed.iter().filter_map(|&id| {
-            let logit = own(id).filter(|&logit| kept(id, logit))?;
-            Some(most - noisy(id, logit))
-        }));
-        Margin { chosen, margin }
+        // Near a cut, another rounding lets a token in: a little below it is a little wrong.
+        let of = |&id: &u32| {
+            let logit = own(id)?;
+            let missed = (cut - f64::from(logit)).max(0.0);
+            Some(((most - noisy(id, logit)).max(0.0) + missed).max(LEAST_MARGIN))
+        };
+        Margin { chosen, margin: claimed.iter().filter_map(of).reduce(f64::min) }
     }
 }
 

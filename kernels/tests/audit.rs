@@ -22,7 +22,7 @@ use potluck_kernels::{
     engine::{Generator, generator},
     gguf::Gguf,
     model::{Architecture, Decoder, LoadOptions},
-    sample::{Sampler, SamplingParams},
+    sample::{LEAST_MARGIN, Sampler, SamplingParams},
     synthetic::requantize,
 };
 use proptest::prelude::*;
@@ -307,13 +307,20 @@ proptest! {
             prop_assert_eq!(found.chosen, drawn);
             match found.margin {
                 Some(margin) if id == drawn => prop_assert_eq!(margin, 0.0),
-                Some(margin) => prop_assert!(margin >= 0.0 && margin.is_finite()),
-                None => prop_assert!(id != drawn),
+                Some(margin) => prop_assert!(margin >= LEAST_MARGIN && margin.is_finite()),
+                None => prop_assert!(false, "every token has a logit here"),
             }
         }
-        if temperature > 0.0 && top_k > 1 {
-            let kept = margins.iter().filter(|m| m.margin.is_some()).count();
-            prop_assert!(kept <= top_k as usize, "{} kept", kept);
+        // What a cut removes only gets farther away.
+        let uncut = SamplingParams { top_k: 0, top_p: 1.0, min_p: 0.0, ..sampler.params().clone() };
+        if temperature > 0.0 && sampler.margin(&logits, &tokens, 1, None, &[drawn]).unwrap().chosen
+            == Sampler::new(uncut.clone(), logits.len()).unwrap().sample(&logits, &tokens, 1, None).unwrap().token
+        {
+            let mut uncut = Sampler::new(uncut, logits.len()).unwrap();
+            for (id, found) in (0u32..).zip(&margins) {
+                let without = uncut.margin(&logits, &tokens, 1, None, &[id]).unwrap();
+                prop_assert!(top_k == 1 || found.margin >= without.margin);
+            }
         }
         // Of several claims the nearest counts.
         let all: Vec<u32> = (0..logits.len() as u32).collect();
@@ -332,7 +339,11 @@ fn a_margin_is_the_lead_in_logits() {
     let cold = SamplingParams { temperature: 0.01, seed: 9, ..SamplingParams::default() };
     let found = Sampler::new(cold, 4).unwrap().margin(&logits, &[], 0, None, &[2]).unwrap();
     assert!((found.margin.unwrap() - 0.5).abs() < 0.1, "{found:?}");
-    // Cut off by a mask.
+    // Below a cut: by how much it misses it comes on top.
+    let cut = SamplingParams { top_k: 2, temperature: 0.01, seed: 9, ..SamplingParams::default() };
+    let found = Sampler::new(cut, 4).unwrap().margin(&logits, &[], 0, None, &[0]).unwrap();
+    assert!((found.margin.unwrap() - 3.5).abs() < 0.2, "{found:?}");
+    // Ruled out by a mask.
     let allowed = [0b0101];
     let found = greedy.margin(&logits, &[], 0, Some(&allowed), &[1]).unwrap();
     assert_eq!((found.chosen, found.margin), (2, None));

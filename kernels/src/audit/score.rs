@@ -4,7 +4,7 @@ use super::{Fault, Match, Numerics};
 
 /// Micro-logits in a logit.
 pub const MICRO: i64 = 1_000_000;
-/// The margin of a token that could not be drawn at all.
+/// The margin of a token that is not allowed at all, whatever is drawn.
 pub const OUTSIDE: i64 = i64::MAX;
 
 /// What a replay found, position by position.
@@ -15,7 +15,7 @@ pub struct Trace {
     /// What contradicts itself.
     pub faults: Vec<Fault>,
     /// By how much the verifier's own choice leads each claimed token, in micro-logits; 0 where they are one,
-    /// [`OUTSIDE`] where top-k, top-p or min-p had cut the claimed one off.
+    /// 1 and more where not. A token below a cut (top-k, top-p, min-p) has what it misses the cut by on top.
     pub margins: Vec<i64>,
     /// The same for the end, where the answer is said to have ended by itself.
     pub end: Option<i64>,
@@ -166,16 +166,17 @@ impl Limits {
     pub const EXACT: Self =
         Self { clip: 4 * MICRO, mean: 0, once: 0, end: 0, points: 1, agreement: 128, mantissa: 0, median: 0 };
 
-    /// For a provider with other arithmetic.
+    /// For a provider with other arithmetic. Calibrated with `audit_roc` (see the book, "What an audit tells apart"): every
+    /// honest answer stays well within, and 4-bit weights in the place of 8-bit ones do not.
     pub const FLOAT: Self = Self {
         clip: MICRO / 2,
         mean: MICRO / 100,
         once: MICRO / 2,
         end: MICRO / 4,
         points: 64,
-        agreement: 90,
-        mantissa: 10_000,
-        median: 8,
+        agreement: 112,
+        mantissa: 4_000,
+        median: 4,
     };
 
     /// For a provider that claims this arithmetic, audited on a CPU.
