@@ -1,4 +1,5 @@
 //! What the measuring programs of this crate share.
 
+pub mod audit;
 pub mod incentives;
 pub mod memory;

@@ -123,6 +123,13 @@ pub trait Generator: Send {
     /// [`EngineError`] when the batch is inconsistent (nothing was changed) or the device failed.
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], EngineError>;
 
+    /// The last hidden states, after the last norm, of the outputs of the last [`Generator::forward`], as many values
+    /// each as the model is wide. Costs nothing when it is not called.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the device failed.
+    fn hidden(&mut self) -> Result<&[f32], EngineError>;
+
     /// Copies one page of the cache to another in all layers.
     ///
     /// # Errors
@@ -131,6 +138,14 @@ pub trait Generator: Send {
 
     /// What the model takes.
     fn memory(&self) -> Memory;
+}
+
+/// A decoder that the caller has loaded onto a backend of its own choice; `weights` are its bytes in the file.
+pub fn generator<B>(decoder: Decoder<B>, weights: u64) -> Box<dyn Generator>
+where
+    B: Backend + 'static,
+{
+    Box::new(Loaded { decoder, weights })
 }
 
 /// An encoder on some device.
@@ -180,6 +195,10 @@ impl<B: Backend> Generator for Loaded<B> {
 
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], EngineError> {
         Ok(self.decoder.forward(batch)?)
+    }
+
+    fn hidden(&mut self) -> Result<&[f32], EngineError> {
+        Ok(self.decoder.hidden()?)
     }
 
     fn copy_page(&mut self, from: PageId, to: PageId) -> Result<(), EngineError> {

@@ -4,6 +4,7 @@
 //! op set ([`backend::Backend`]) with two implementations: `cpu` (native SIMD, bit-identical for any number
 //! of threads and any x86 instruction set) and `cube` (CubeCL kernels over wgpu).
 
+pub mod audit;
 pub mod backend;
 pub mod cpu;
 #[cfg(feature = "gpu")]

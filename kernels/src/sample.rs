@@ -5,7 +5,7 @@
 //! position, token id) alone: the choice follows the softmax exactly (the Gumbel-max trick, see
 //! <https://arxiv.org/abs/1611.01144>), and the same seed gives the same tokens whatever else is in a batch.
 
-mod math;
+pub(crate) mod math;
 mod select;
 
 use math::{log_sum_exp, tempered_exp};
@@ -164,6 +164,29 @@ pub struct Sampled {
     pub top: Vec<(u32, f32)>,
 }
 
+/// The least margin of a token that is not the chosen one, in logits: a draw of equals is still another token.
+pub const LEAST_MARGIN: f64 = 1e-6;
+
+/// How far claimed tokens are from what a sampler chooses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Margin {
+    /// The token that the sampler chooses.
+    pub chosen: u32,
+    /// By how many logits the chosen token leads: its `logit + T · noise` less the same of the claimed token, after
+    /// bias and penalties, and by how much the claimed token's logit misses the cuts, if it does. 0 when the choice was
+    /// claimed, and at least [`LEAST_MARGIN`] otherwise. `None`: no claimed token is allowed at all.
+    pub margin: Option<f64>,
+}
+
+/// Which tokens may be drawn, after every cut: those whose logit is at least this.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// Of all tokens.
+    All(f64),
+    /// Of the candidates.
+    Candidates(f64),
+}
+
 /// Chooses tokens for one sequence. Holds no state but buffers: everything follows from the arguments.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -202,33 +225,16 @@ impl Sampler {
         prompt: usize,
         allowed: Option<&[u32]>,
     ) -> Result<Sampled, SamplingError> {
-        if logits.len() != self.vocab || logits.is_empty() {
-            return Err(SamplingError::Length { got: logits.len(), vocab: self.vocab });
-        }
+        self.check(logits)?;
         let (best, max) = argmax(logits);
         let normaliser = log_sum_exp(logits, max);
         if !normaliser.is_finite() {
             return Err(SamplingError::NotFinite);
         }
-        let token = if allowed.is_none() && !self.params.adjusts() {
-            self.choose(logits, tokens.len(), best, max)
-        } else {
-            let mut adjusted = std::mem::take(&mut self.adjusted);
-            adjusted.clear();
-            adjusted.extend_from_slice(logits);
-            self.adjust(&mut adjusted, tokens, prompt);
-            if let Some(allowed) = allowed {
-                mask(&mut adjusted, allowed);
-            }
-            let (best, max) = argmax(&adjusted);
-            let token = if max == f32::NEG_INFINITY {
-                Err(SamplingError::NothingAllowed)
-            } else {
-                Ok(self.choose(&adjusted, tokens.len(), best, max))
-            };
-            self.adjusted = adjusted;
-            token?
-        };
+        let token =
+            self.adjusted((logits, best, max), tokens, prompt, allowed, |sampler, logits, best, max| {
+                sampler.choose(logits, tokens.len(), best, max)
+            })?;
         #[allow(clippy::cast_possible_truncation, reason = "the result is f32")]
         let logprob = |logit: f32| (f64::from(logit) - normaliser) as f32;
         let top = if self.params.top_logprobs == 0 {
@@ -239,6 +245,67 @@ impl Sampler {
         };
         let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
         Ok(Sampled { token, logprob: logprob(own), top })
+    }
+
+    /// How far the nearest of the `claimed` tokens is from the token that [`Sampler::sample`] chooses with the same
+    /// arguments. For T = 0 it is the plain difference of logits.
+    ///
+    /// Source: Karvonen et al., "`DiFR`: Inference Verification Despite Nondeterminism", 2025.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn margin(
+        &mut self,
+        logits: &[f32],
+        tokens: &[u32],
+        prompt: usize,
+        allowed: Option<&[u32]>,
+        claimed: &[u32],
+    ) -> Result<Margin, SamplingError> {
+        self.check(logits)?;
+        let (best, max) = argmax(logits);
+        if !max.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+            return Err(SamplingError::NotFinite);
+        }
+        self.adjusted((logits, best, max), tokens, prompt, allowed, |sampler, logits, best, max| {
+            sampler.distance(logits, tokens.len(), (best, max), claimed)
+        })
+    }
+
+    fn check(&self, logits: &[f32]) -> Result<(), SamplingError> {
+        if logits.len() == self.vocab && !logits.is_empty() {
+            return Ok(());
+        }
+        Err(SamplingError::Length { got: logits.len(), vocab: self.vocab })
+    }
+
+    /// Does something with the logits, their largest and its token after bias, penalties and mask.
+    fn adjusted<R>(
+        &mut self,
+        (logits, best, max): (&[f32], u32, f32),
+        tokens: &[u32],
+        prompt: usize,
+        allowed: Option<&[u32]>,
+        then: impl FnOnce(&mut Self, &[f32], u32, f32) -> R,
+    ) -> Result<R, SamplingError> {
+        if allowed.is_none() && !self.params.adjusts() {
+            return Ok(then(self, logits, best, max));
+        }
+        let mut adjusted = std::mem::take(&mut self.adjusted);
+        adjusted.clear();
+        adjusted.extend_from_slice(logits);
+        self.adjust(&mut adjusted, tokens, prompt);
+        if let Some(allowed) = allowed {
+            mask(&mut adjusted, allowed);
+        }
+        let (best, max) = argmax(&adjusted);
+        let result = if max == f32::NEG_INFINITY {
+            Err(SamplingError::NothingAllowed)
+        } else {
+            Ok(then(self, &adjusted, best, max))
+        };
+        self.adjusted = adjusted;
+        result
     }
 
     /// Biases and penalties.
@@ -268,19 +335,44 @@ impl Sampler {
         }
     }
 
+    /// Whether the most likely token is taken, without noise.
+    fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0 || self.params.top_k == 1
+    }
+
     /// Temperature, cuts and noise over adjusted logits, whose maximum is `max` at `best`.
     fn choose(&mut self, logits: &[f32], position: usize, best: u32, max: f32) -> u32 {
-        let p = &self.params;
-        if p.temperature == 0.0 || p.top_k == 1 {
+        if self.is_greedy() {
             return best;
         }
+        let cut = self.cut(logits, max);
+        self.draw(cut, logits, position, best, max)
+    }
+
+    /// The noisiest of what the cut left.
+    fn draw(&self, cut: Cut, logits: &[f32], position: usize, best: u32, max: f32) -> u32 {
+        let temperature = f64::from(self.params.temperature);
+        let stream = math::stream(self.params.seed, position as u64);
+        match cut {
+            Cut::All(floor) => {
+                let all = (0u32..).zip(logits).filter(|&(_, &logit)| f64::from(logit) >= floor);
+                noisiest(all.map(|(id, &logit)| (id, logit)), max, temperature, stream, best)
+            }
+            Cut::Candidates(floor) => {
+                let kept = self.candidates.iter().filter(|c| f64::from(c.logit) >= floor);
+                noisiest(kept.map(|c| (c.id, c.logit)), max, temperature, stream, best)
+            }
+        }
+    }
+
+    /// Top-k, top-p and min-p.
+    fn cut(&mut self, logits: &[f32], max: f32) -> Cut {
+        let p = &self.params;
         let temperature = f64::from(p.temperature);
-        let stream = math::stream(p.seed, position as u64);
+        let floor = min_p_floor(p.min_p, max, temperature);
         let cut_k = p.top_k > 0 && (p.top_k as usize) < logits.len();
         if !cut_k && p.top_p >= 1.0 {
-            let floor = min_p_floor(p.min_p, max, temperature);
-            let all = (0u32..).zip(logits).filter(|&(_, &logit)| f64::from(logit) >= floor);
-            return noisiest(all.map(|(id, &logit)| (id, logit)), max, temperature, stream, best);
+            return Cut::All(floor);
         }
         if cut_k {
             largest(logits, p.top_k as usize, &mut self.candidates);
@@ -293,9 +385,46 @@ impl Sampler {
         } else {
             nucleus(logits, max, temperature, p.top_p, &mut self.candidates);
         }
-        let floor = min_p_floor(p.min_p, max, temperature);
-        let kept = self.candidates.iter().filter(|c| f64::from(c.logit) >= floor);
-        noisiest(kept.map(|c| (c.id, c.logit)), max, temperature, stream, best)
+        Cut::Candidates(floor)
+    }
+
+    /// As [`Sampler::margin`], over adjusted logits, whose maximum is `max` at `best`.
+    fn distance(
+        &mut self,
+        logits: &[f32],
+        position: usize,
+        (best, max): (u32, f32),
+        claimed: &[u32],
+    ) -> Margin {
+        let own = |id: u32| logits.get(id as usize).copied().filter(|logit| *logit > f32::NEG_INFINITY);
+        let (chosen, cut) = if self.is_greedy() {
+            (best, f64::NEG_INFINITY)
+        } else {
+            let cut = self.cut(logits, max);
+            let lowest = match cut {
+                Cut::All(floor) => floor,
+                // In order: the last is the lowest.
+                Cut::Candidates(floor) => {
+                    self.candidates.last().map_or(floor, |last| floor.max(f64::from(last.logit)))
+                }
+            };
+            (self.draw(cut, logits, position, best, max), lowest)
+        };
+        if claimed.contains(&chosen) {
+            return Margin { chosen, margin: Some(0.0) };
+        }
+        let temperature = if self.is_greedy() { 0.0 } else { f64::from(self.params.temperature) };
+        let stream = math::stream(self.params.seed, position as u64);
+        let noisy =
+            |id: u32, logit: f32| f64::from(logit) + temperature * math::gumbel(math::uniform(stream, id));
+        let most = own(chosen).map_or(f64::NEG_INFINITY, |logit| noisy(chosen, logit));
+        // Near a cut, another rounding lets a token in: a little below it is a little wrong.
+        let of = |&id: &u32| {
+            let logit = own(id)?;
+            let missed = (cut - f64::from(logit)).max(0.0);
+            Some(((most - noisy(id, logit)).max(0.0) + missed).max(LEAST_MARGIN))
+        };
+        Margin { chosen, margin: claimed.iter().filter_map(of).reduce(f64::min) }
     }
 }
 

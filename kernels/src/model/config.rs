@@ -7,6 +7,7 @@ use super::{
 use crate::{
     backend::{AttentionShape, CacheShape, PAGE, Rope, RopeStyle},
     gguf::{Gguf, Metadata, Value},
+    sample::math::power,
 };
 
 /// Most layers a model may have.
@@ -282,14 +283,14 @@ fn rope(keys: &Keys<'_>, architecture: Architecture, head_dim: usize) -> Result<
     }
     let base = keys.positive("rope.freq_base")?.unwrap_or(10_000.0);
     let factor = scaling_factor(keys)?;
-    // The angles are exact to f32 only when the power is taken in f64.
+    // The angles are exact to f32 only when the power is taken in f64, and the same everywhere only when it is our own.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
         reason = "dims is small; f32 is the target"
     )]
     let inv_freq = (0..dims / 2)
-        .map(|i| (f64::from(base).powf(-2.0 * i as f64 / dims as f64) / f64::from(factor)) as f32)
+        .map(|i| (power(f64::from(base), -2.0 * i as f64 / dims as f64) / f64::from(factor)) as f32)
         .collect();
     Ok(Rope { style: architecture.rope_style(), inv_freq, magnitude: 1.0 })
 }

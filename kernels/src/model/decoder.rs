@@ -70,6 +70,9 @@ pub struct Decoder<B: Backend> {
     cache: B::Cache,
     buffers: Buffers<B>,
     logits: Vec<f32>,
+    /// Rows of last hidden states that the last step left in `buffers.h`.
+    outputs: usize,
+    hidden: Vec<f32>,
 }
 
 impl<B: Backend> std::fmt::Debug for Decoder<B> {
@@ -236,6 +239,8 @@ impl<B: Backend> Decoder<B> {
             cache,
             buffers,
             logits: Vec::new(),
+            outputs: 0,
+            hidden: Vec::new(),
         })
     }
 
@@ -275,6 +280,7 @@ impl<B: Backend> Decoder<B> {
     /// untouched), [`ModelError::Backend`] when the device failed.
     pub fn forward(&mut self, batch: &Batch) -> Result<&[f32], ModelError> {
         check_batch(batch, self.config.vocab, &self.options)?;
+        self.outputs = 0;
         let Self { backend, config, embedding, head, layers, cache, buffers: b, .. } = self;
         let (tokens, outputs) = (batch.tokens.len(), batch.outputs.len());
         let shape = &config.attention;
@@ -315,7 +321,21 @@ impl<B: Backend> Decoder<B> {
             backend.matmul(outputs, head, &b.h, None, false, &mut b.logits)?;
             backend.read(outputs, &b.logits, &mut self.logits)?;
         }
+        self.outputs = outputs;
         Ok(&self.logits)
+    }
+
+    /// The last hidden states, after the last norm, of the outputs of the last [`Decoder::forward`], row by row,
+    /// `width` values each. They are on the device anyway: who does not ask pays nothing.
+    ///
+    /// # Errors
+    /// [`ModelError::Backend`] when the device failed.
+    pub fn hidden(&mut self) -> Result<&[f32], ModelError> {
+        self.hidden.clear();
+        if self.outputs > 0 {
+            self.backend.read(self.outputs, &self.buffers.h, &mut self.hidden)?;
+        }
+        Ok(&self.hidden)
     }
 }
 
