@@ -481,6 +481,8 @@ mod tests {
                 issuer_account: Some(String::new()),
                 max_model_bytes: Some(1),
                 rate: Some(1),
+                prompt_price: Some(MicroCredits(1)),
+                answer_price: Some(MicroCredits(1)),
                 ..Default::default()
             },
             ..Default::default()

@@ -163,7 +163,7 @@ impl Node {
         let settlement = settlement(&config, &home, guest).await;
         #[cfg(feature = "public")]
         let public = match &settlement {
-            Some(settlement) => Some(public(&config, &home, &inference, settlement).await?),
+            Some(settlement) => Some(public(&config, &home, &inference, settlement, pool.as_ref()).await?),
             None => None,
         };
         // The pool's provider knows this machine too, and what it is worth compared with the others.
@@ -266,9 +266,11 @@ async fn public(
     home: &Home,
     inference: &Inference,
     settlement: &Arc<Settlement>,
+    pool: Option<&Pool>,
 ) -> Result<Public, NodeError> {
     let (signer, settlement) = (home.signer(), Arc::clone(settlement));
-    let needs = public::Needs { config, home: home.path(), signer, inference, settlement };
+    let policies = pool.map(Pool::policy_room);
+    let needs = public::Needs { config, home: home.path(), signer, inference, settlement, policies };
     Ok(Public::bind(needs).await?)
 }
 

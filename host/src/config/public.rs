@@ -33,12 +33,12 @@ pub struct PublicSection {
     pub models: Vec<String>,
     /// Largest model file that is loaded for strangers, in bytes. `None`: any.
     pub max_model_bytes: Option<u64>,
-    /// Credits for a thousand tokens of a prompt.
-    #[serde(with = "credits")]
-    pub prompt_price: MicroCredits,
-    /// Credits for a thousand tokens of an answer.
-    #[serde(with = "credits")]
-    pub answer_price: MicroCredits,
+    /// Credits for a thousand tokens of a prompt. `None`: what the approved pricing policy says, or the list.
+    #[serde(with = "credits::optional", skip_serializing_if = "Option::is_none")]
+    pub prompt_price: Option<MicroCredits>,
+    /// Credits for a thousand tokens of an answer. `None`: what the approved pricing policy says, or the list.
+    #[serde(with = "credits::optional", skip_serializing_if = "Option::is_none")]
+    pub answer_price: Option<MicroCredits>,
     /// Jobs of strangers that are answered at the same time.
     pub max_jobs: usize,
     /// Bytes of text a second for strangers. `None`: any.
@@ -77,8 +77,8 @@ impl Default for PublicSection {
             relays: Vec::new(),
             models: Vec::new(),
             max_model_bytes: None,
-            prompt_price: MicroCredits(2_000),
-            answer_price: MicroCredits(14_000),
+            prompt_price: None,
+            answer_price: None,
             max_jobs: 2,
             rate: None,
             hours: Vec::new(),
@@ -146,7 +146,7 @@ impl PublicSection {
             return Err(("public.max_jobs", "must be from 1 to 1024".into()));
         }
         let most = 1_000 * MicroCredits::CREDIT.0;
-        if self.prompt_price.0 > most || self.answer_price.0 > most {
+        if [self.prompt_price, self.answer_price].into_iter().flatten().any(|price| price.0 > most) {
             return Err(("public.answer_price", "must be at most 1000 credits for a thousand tokens".into()));
         }
         if self.relay && self.issuer {

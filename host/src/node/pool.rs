@@ -239,6 +239,12 @@ impl Pool {
         self.fetcher.clone()
     }
 
+    /// What decides for the pool, for others that decide beside it.
+    #[cfg(feature = "public")]
+    pub(super) fn policy_room(&self) -> Arc<PolicyRoom> {
+        Arc::clone(&self.policies)
+    }
+
     /// What decides for the pool.
     pub fn policies(&self) -> &PolicyRoom {
         &self.policies

@@ -7,19 +7,22 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use potluck_chain_client::Live;
 use potluck_primitives::MicroCredits;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, PublicSection},
     dispatch::provider::SharedProvider,
     identity::{NodeId, Signer},
     inference::Inference,
+    policy::{Decisions, Policies},
     pool::public::{
         budget::Budgets,
         guard::{Guard, Hours, Limits, System, WordsError},
@@ -27,8 +30,10 @@ use crate::{
         provider::PublicProvider,
         receipts::{Kept, ReceiptBook, Side, Sums},
     },
-    settlement::Settlement,
+    settlement::{Settlement, approvals::ChainApprovals},
 };
+
+use super::pool::policies::PolicyRoom;
 
 mod asking;
 mod goods;
@@ -74,6 +79,7 @@ pub(super) struct Needs<'a> {
     pub(super) signer: &'a Signer,
     pub(super) inference: &'a Inference,
     pub(super) settlement: Arc<Settlement>,
+    pub(super) policies: Option<Arc<PolicyRoom>>,
 }
 
 /// What all parts share.
@@ -87,6 +93,22 @@ pub(super) struct Room {
     pub(super) settlement: Arc<Settlement>,
     pub(super) guard: Guard,
     pub(super) receipts: Arc<ReceiptBook>,
+    policies: Option<Arc<PolicyRoom>>,
+    /// What the chain approves of, once it was asked.
+    approved: Arc<OnceLock<(Policies, Arc<Decisions>)>>,
+    ended: CancellationToken,
+}
+
+impl Room {
+    /// What the chain's approved policies decide; `None`: this node follows none.
+    pub(super) fn approved(&self, live: &Live) -> Option<(Policies, Arc<Decisions>)> {
+        let room = self.policies.as_ref()?;
+        let begin = || {
+            let approvals = Arc::new(ChainApprovals::follow(&live.listening));
+            room.beside("public", approvals, &self.ended)
+        };
+        Some(self.approved.get_or_init(begin).clone())
+    }
 }
 
 /// What is wanted of the standing part.
@@ -147,6 +169,9 @@ impl Public {
             settlement: needs.settlement,
             guard,
             receipts,
+            policies: needs.policies,
+            approved: Arc::default(),
+            ended: CancellationToken::new(),
         };
         let asker = Arc::new(Asker::new(room.clone(), budgets.clone()));
         let on = mark(&room.folder).exists();
@@ -165,6 +190,7 @@ impl Public {
             let _ = task.await;
         }
         self.asker.shutdown().await;
+        self.room.ended.cancel();
     }
 
     /// Asks strangers.

@@ -307,6 +307,22 @@ impl PolicyRoom {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 
+    /// What somebody else approves of decides in a scope of its own, with the same engine, components and record of
+    /// decisions; until it is stopped.
+    #[cfg(feature = "public")]
+    pub(in crate::node) fn beside(
+        &self,
+        scope: &str,
+        approvals: Arc<dyn Approvals>,
+        stop: &CancellationToken,
+    ) -> (Policies, Arc<Decisions>) {
+        let policies = Policies::new(scope, PoliciesConfig::default(), Arc::new(Soonest));
+        let source = Arc::clone(&self.components) as Arc<dyn Components>;
+        let following = follow(policies.clone(), self.engine.clone(), approvals, source, now, stop.clone());
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(following);
+        (policies, Arc::clone(&self.decisions))
+    }
+
     /// What dispatch asks.
     pub(super) fn routing(&self, distances: Arc<dyn Distances>) -> Routing {
         Routing { policies: self.policies.clone(), decisions: Arc::clone(&self.decisions), distances }

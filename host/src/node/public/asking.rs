@@ -22,7 +22,7 @@ use crate::{
             link::IssuerLink,
             vouchers::{BookVouchers, Clock},
         },
-        market::{Market, Native},
+        market::{Approved, Chooser, Market, Native},
         net::{self, NetHandle, PublicNet},
         provider::{AskConfig, Parts, Ready},
         purse::{self, Purse},
@@ -59,6 +59,7 @@ struct Lasting {
     purse: Purse,
     health: Arc<Health>,
     following: Arc<Following>,
+    chooser: Arc<dyn Chooser>,
 }
 
 #[derive(Debug)]
@@ -155,6 +156,10 @@ impl Asker {
         let live = Arc::clone(&chain.live);
         let genesis = live.genesis();
         let registry = Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered));
+        let chooser: Arc<dyn Chooser> = match self.room.approved(&live) {
+            Some((policies, decisions)) => Arc::new(Approved { policies, decisions }),
+            None => Arc::new(Native),
+        };
         let vouchers = BookVouchers::new(chain.shared_book(), genesis, Arc::new(ChainView::new(live)));
         let following = Arc::new(Following::default());
         let link = IssuerLink::new(Arc::clone(&following) as Arc<dyn Streams>, issuer, genesis);
@@ -180,7 +185,7 @@ impl Asker {
             }
         });
         let market = Arc::new(Market::new(Arc::clone(&registry) as Arc<_>));
-        Ok(Lasting { market, registry, purse, health: Arc::default(), following })
+        Ok(Lasting { market, registry, purse, health: Arc::default(), following, chooser })
     }
 
     async fn join(&self, lasting: Lasting) -> Result<Joined, JobError> {
@@ -211,7 +216,7 @@ impl Asker {
             config: AskConfig::default(),
             me: self.room.signer.node().0,
             market: Arc::clone(&lasting.market),
-            chooser: Arc::new(Native),
+            chooser: Arc::clone(&lasting.chooser),
             circuits: Arc::new(ways),
             purse,
             budgets: self.budgets.clone(),

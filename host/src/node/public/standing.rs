@@ -21,6 +21,7 @@ use crate::{
     config::public,
     identity::NodeId,
     mesh::streams::{BoxFuture, Stream, Streams},
+    policy::Policies,
     pool::public::{
         bulletin,
         issuer::{
@@ -112,7 +113,7 @@ impl Stand {
         let view = Arc::new(ChainView::new(Arc::clone(&live)));
         let vouchers: Arc<dyn Vouchers> =
             Arc::new(BookVouchers::new(chain.shared_book(), genesis, Arc::clone(&view) as Arc<_>));
-        let registry = Arc::new(ChainRegistry::new(live, section.unregistered));
+        let registry = Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered));
         let market = Arc::new(Market::new(Arc::clone(&registry) as Arc<dyn Registry>));
         let config = net::Config {
             listen: section.listen.clone(),
@@ -158,7 +159,8 @@ impl Stand {
                 stand.relay = Some(Relay::bind(streams, handle.bind(RELAY), tolls, relay::Limits::default()));
             }
             if serves {
-                stand.serve(room, &handle, &till, registry, issuer)?;
+                let policies = room.approved(&live).map(|(policies, _)| policies);
+                stand.serve(room, &handle, &till, registry, issuer, policies)?;
             }
         }
         Ok(stand)
@@ -192,6 +194,7 @@ impl Stand {
         till: &Arc<Till>,
         registry: Arc<ChainRegistry>,
         issuer: NodeId,
+        policies: Option<Policies>,
     ) -> Result<(), String> {
         let relays: Vec<public::At> =
             room.section.relays.iter().filter_map(|text| public::at(text).ok()).collect();
@@ -224,6 +227,7 @@ impl Stand {
             prices,
             registry,
             issuer,
+            policies,
             shown: Arc::clone(&self.shown),
         };
         self.tasks.spawn(until(&self.stop, crier.cry()));
@@ -332,6 +336,7 @@ struct Crier {
     prices: Arc<Prices>,
     registry: Arc<ChainRegistry>,
     issuer: NodeId,
+    policies: Option<Policies>,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -373,7 +378,7 @@ impl Crier {
         if relays.is_empty() {
             return Err("none of its relays can be reached".into());
         }
-        let models = goods::models(&self.room).await;
+        let models = goods::models(&self.room, self.policies.as_ref()).await;
         if models.is_empty() {
             return Err("there is no model to offer yet".into());
         }
