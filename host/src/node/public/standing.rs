@@ -351,17 +351,20 @@ impl Crier {
                 (None, Ok(key)) => self.publish(key.public).await,
             };
             let wait = if made.is_ok() { OFFER } else { SOON };
-            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            match made {
-                Ok(offer) => *shown = Shown { offer: Some(offer), trouble: None },
-                Err(reason) => {
-                    tracing::debug!(reason, "nothing is offered now");
-                    *shown = Shown { offer: None, trouble: Some(reason) };
-                }
-            }
-            drop(shown);
+            self.show(made);
             tokio::time::sleep(wait).await;
         }
+    }
+
+    fn show(&self, made: Result<Value, String>) {
+        let shown = match made {
+            Ok(offer) => Shown { offer: Some(offer), trouble: None },
+            Err(reason) => {
+                tracing::debug!(reason, "nothing is offered now");
+                Shown { offer: None, trouble: Some(reason) }
+            }
+        };
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
     async fn publish(&self, sealing: [u8; 32]) -> Result<Value, String> {

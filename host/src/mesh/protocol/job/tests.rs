@@ -83,6 +83,7 @@ fn job() -> impl Strategy<Value = Job> {
             logprobs,
             keep_alive,
             resume,
+            spend: Default::default(),
         },
     )
 }

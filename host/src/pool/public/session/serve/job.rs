@@ -448,7 +448,7 @@ impl Session<'_> {
         }
     }
 
-    async fn keep(&self, whole: Vec<u8>) {
+    async fn keep(&mut self, whole: Vec<u8>) {
         let amount = self.account.as_ref().map_or(MicroCredits::ZERO, |account| account.earning.total());
         let book = Arc::clone(&self.shared.serving.receipts);
         let kept =
