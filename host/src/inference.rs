@@ -22,6 +22,8 @@ mod scheduler;
 mod shelf;
 mod store;
 mod template;
+mod verify;
+mod vouch;
 
 pub use counters::Counters;
 pub use embed::{EmbedRequest, Embedded, EmbedderInfo, Lane, MAX_TEXT_BYTES, MAX_TEXTS};
@@ -29,6 +31,8 @@ pub use pull::PullError;
 pub use reference::{PullReference, ReferenceError};
 pub use store::StoreError;
 pub use template::TemplateError;
+pub use verify::{CopyError, ModelCopy};
+pub use vouch::{Vouch, Vouched};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -129,7 +133,25 @@ impl Inference {
     /// # Errors
     /// Every refusal that [`JobError`] names.
     pub async fn submit(&self, job: Job) -> Result<Reply, JobError> {
-        self.inner.submit(job).await
+        self.inner.submit(job, None).await
+    }
+
+    /// As [`Inference::submit`]; the reply's [`Reply::vouch`] has commitments to the hidden states that the answer was
+    /// drawn from, once the answer is complete.
+    ///
+    /// # Errors
+    /// As [`Inference::submit`].
+    pub async fn submit_vouched(&self, job: Job) -> Result<Reply, JobError> {
+        self.inner.submit(job, Some(Vouch::default())).await
+    }
+
+    /// This machine's own copy of the model whose file has this BLAKE3, to audit answers with: on the CPU, beside
+    /// everything else that runs. `None`: there is no such file here, or it is being hashed.
+    ///
+    /// # Errors
+    /// [`CopyError`] when the file is there and cannot be used.
+    pub async fn copy(&self, digest: [u8; 32]) -> Result<Option<ModelCopy>, CopyError> {
+        self.inner.copy(digest).await
     }
 
     /// How many tokens the job's prompt has, template and special tokens included. Loads the model if need be.

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::inference::Vouch;
+
 /// Where a job may run. A job never leaves the circle its mode names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -351,6 +353,8 @@ pub struct Reply {
     pub job: Uuid,
     /// What it costs; `None`: nothing.
     pub bill: Option<Bill>,
+    /// What shows where it came from, where that was asked for.
+    pub vouch: Option<Vouch>,
     events: mpsc::Receiver<Result<Event, JobError>>,
 }
 
@@ -371,7 +375,7 @@ impl Reply {
     /// A reply and the sender that feeds it.
     pub fn channel(node: String, mode: Mode) -> (mpsc::Sender<Result<Event, JobError>>, Self) {
         let (sender, events) = mpsc::channel(REPLY_BUFFER);
-        (sender, Self { node, mode, job: Uuid::nil(), bill: None, events })
+        (sender, Self { node, mode, job: Uuid::nil(), bill: None, vouch: None, events })
     }
 
     /// The same reply, as that of a job.

@@ -30,6 +30,21 @@ pub(super) trait Core: Send {
     fn max_outputs(&self) -> usize;
     /// Runs a step; returns one row of logits per output.
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], String>;
+
+    /// Values of a last hidden state; 0: there are none to be had.
+    fn width(&self) -> usize {
+        0
+    }
+
+    /// The last hidden states of the outputs of the last step, one row each.
+    fn hidden(&mut self) -> Result<&[f32], String> {
+        Ok(&[])
+    }
+
+    /// Whether any other machine's CPU would find the same bits.
+    fn exact(&self) -> bool {
+        false
+    }
 }
 
 impl Core for Box<dyn Generator> {
@@ -52,6 +67,19 @@ impl Core for Box<dyn Generator> {
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], String> {
         self.as_mut().forward(batch).map_err(|e| e.to_string())
     }
+
+    fn width(&self) -> usize {
+        self.config().width
+    }
+
+    fn hidden(&mut self) -> Result<&[f32], String> {
+        self.as_mut().hidden().map_err(|e| e.to_string())
+    }
+
+    fn exact(&self) -> bool {
+        // Backends call themselves `cpu (…)` or `gpu (…)`.
+        self.describe().starts_with("cpu")
+    }
 }
 
 impl Core for Box<dyn Core> {
@@ -73,6 +101,18 @@ impl Core for Box<dyn Core> {
 
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], String> {
         self.as_mut().forward(batch)
+    }
+
+    fn width(&self) -> usize {
+        self.as_ref().width()
+    }
+
+    fn hidden(&mut self) -> Result<&[f32], String> {
+        self.as_mut().hidden()
+    }
+
+    fn exact(&self) -> bool {
+        self.as_ref().exact()
     }
 }
 

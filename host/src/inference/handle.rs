@@ -1,6 +1,7 @@
 //! The shared state behind [`super::Inference`].
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,9 +25,11 @@ use super::{
     scheduler::Work,
     shelf::{Computing, Shelf},
     store::Store,
+    verify::{CopyError, ModelCopy},
+    vouch::Vouch,
 };
 use crate::{
-    blob::{Occupied, fetch::Fetcher, source::BlobSource, trees::Trees},
+    blob::{BlobId, Occupied, fetch::Fetcher, source::BlobSource, trees::Trees},
     job::{Job, JobError, KeepAlive, Mode, Reply},
     mesh::streams::BoxFuture,
 };
@@ -87,9 +90,9 @@ impl Inner {
         }))
     }
 
-    pub(super) async fn submit(&self, job: Job) -> Result<Reply, JobError> {
+    pub(super) async fn submit(&self, job: Job, vouch: Option<Vouch>) -> Result<Reply, JobError> {
         add(&self.cells.requests, 1);
-        let result = self.start(job).await;
+        let result = self.start(job, vouch).await;
         match &result {
             Ok(_) => {}
             Err(JobError::Busy { .. }) => add(&self.cells.busy, 1),
@@ -98,7 +101,7 @@ impl Inner {
         result
     }
 
-    async fn start(&self, job: Job) -> Result<Reply, JobError> {
+    async fn start(&self, job: Job, vouch: Option<Vouch>) -> Result<Reply, JobError> {
         let submitted = Instant::now();
         let entry = self.find_writer(&job.model).await?;
         let job = Arc::new(job);
@@ -107,9 +110,10 @@ impl Inner {
             let (runner, lease, load) = self.keeper.acquire(&entry, job.keep_alive).await?;
             let asked = job.clone();
             let prepared = runner.frontend.blocking(move |f| f.prepare(&asked)).await?;
-            let (events, reply) = Reply::channel(self.node.clone(), Mode::Local);
-            let tokenizer = runner.frontend.tokenizer().clone();
-            let work = Work { prepared, tokenizer, events, lease, submitted, load };
+            let (events, mut reply) = Reply::channel(self.node.clone(), Mode::Local);
+            reply.vouch.clone_from(&vouch);
+            let (tokenizer, vouch) = (runner.frontend.tokenizer().clone(), vouch.clone());
+            let work = Work { prepared, tokenizer, events, lease, submitted, load, vouch };
             match runner.send(work) {
                 Sent::Queued => return Ok(reply),
                 Sent::Full => return Err(JobError::Busy { queued: 0, retry_after: Duration::from_secs(1) }),
@@ -269,6 +273,22 @@ impl Inner {
 
     pub(super) fn blobs(&self) -> Arc<dyn BlobSource> {
         Arc::new(Shelf { store: self.store.clone(), trees: self.trees.clone() })
+    }
+
+    pub(super) async fn copy(&self, digest: [u8; 32]) -> Result<Option<ModelCopy>, CopyError> {
+        let (store, trees) = (self.store.clone(), self.trees.clone());
+        let broke = |_| CopyError::Broken;
+        spawn_blocking(move || {
+            // Asking for an id begins to compute it: a later call finds it.
+            let has = |path: &Path| {
+                let _ = trees.make(path);
+                trees.id(path) == Some(BlobId(digest))
+            };
+            let found = store.list().iter().find(|entry| entry.path.as_deref().is_some_and(has)).cloned();
+            found.map(|entry| ModelCopy::open(&entry)).transpose()
+        })
+        .await
+        .map_err(broke)?
     }
 
     pub(super) fn occupied(&self) -> Arc<dyn Occupied> {

@@ -108,6 +108,10 @@ impl Frontend {
         &self.tokenizer
     }
 
+    pub(super) fn chats(&self) -> bool {
+        self.template.is_ok()
+    }
+
     pub(super) fn context(&self) -> usize {
         self.context
     }

@@ -258,8 +258,12 @@ impl<C: Core> Scheduler<C> {
         let end = match advanced {
             Advanced::Allowed(grammar, mask) => {
                 sequence.constraint = Constraint::Allowed(grammar, mask);
-                let logits = sequence.logits.take();
-                logits.and_then(|row| step::advance(sequence, &row, &mut self.grammar))
+                let (logits, length) = (sequence.logits.take(), sequence.tokens.len());
+                let end = logits.and_then(|row| step::advance(sequence, &row, &mut self.grammar));
+                if let Some(vouching) = sequence.vouching.as_mut() {
+                    vouching.drawn(sequence.tokens.len() > length);
+                }
+                end
             }
             Advanced::Complete => Some(Ok(FinishReason::Stop)),
             Advanced::Failed(reason) => Some(Err(JobError::Internal { reason })),

@@ -1,5 +1,6 @@
 //! The public pool: strangers who serve, are paid, are checked, and never learn who asked.
 
+pub mod audit;
 pub mod budget;
 pub mod bulletin;
 pub mod cell;

@@ -10,7 +10,12 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::text::TextOut;
 use crate::{
-    inference::{grammar::Grammar, lease::Lease, prepare::Prepared},
+    inference::{
+        grammar::Grammar,
+        lease::Lease,
+        prepare::Prepared,
+        vouch::{Vouch, Vouching},
+    },
     job::{Event, FinishReason, JobError, Usage},
 };
 
@@ -26,6 +31,8 @@ pub(in crate::inference) struct Work {
     pub(in crate::inference) lease: Lease,
     pub(in crate::inference) submitted: Instant,
     pub(in crate::inference) load: Duration,
+    /// Where the commitments to its hidden states are wanted.
+    pub(in crate::inference) vouch: Option<Vouch>,
 }
 
 /// What a sequence waits for before its next token can be chosen.
@@ -59,6 +66,8 @@ pub(super) struct Sequence {
     pub(super) constraint: Constraint,
     /// Logits that wait for the grammar.
     pub(super) logits: Option<Vec<f32>>,
+    /// Commits to the hidden states that the answer's tokens were drawn from.
+    pub(super) vouching: Option<Vouching>,
     /// An event that the reader had no room for, and since when.
     blocked: Option<(Event, Instant)>,
     events: Sender<Result<Event, JobError>>,
@@ -98,6 +107,7 @@ impl Sequence {
             text,
             constraint,
             logits: None,
+            vouching: work.vouch.map(Vouching::new),
             blocked: None,
             events: work.events,
             lease: work.lease,
@@ -191,6 +201,9 @@ impl Sequence {
         self.usage.prompt = first.saturating_duration_since(started);
         self.usage.decode = now.saturating_duration_since(first);
         self.usage.total = now.saturating_duration_since(self.submitted);
+        if let Some(vouching) = self.vouching.take() {
+            vouching.finish();
+        }
         let rest = self.text.finish();
         let mut last: Vec<_> = self.blocked.take().map(|(event, _)| Ok(event)).into_iter().collect();
         last.extend(rest.map(Ok));

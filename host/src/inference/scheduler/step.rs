@@ -92,7 +92,7 @@ impl<C: Core> Scheduler<C> {
         let logits = self.core.forward(&batch)?;
         self.pace.note(batch.tokens.len(), began.elapsed());
         add(&self.setup.cells.steps, 1);
-        let mut ended = Vec::new();
+        let (mut ended, mut drawn) = (Vec::new(), Vec::new());
         for share in shares {
             let Some(sequence) = self.running.get_mut(share.at) else { continue };
             let full = sequence.computed / PAGE;
@@ -101,12 +101,19 @@ impl<C: Core> Scheduler<C> {
                 let known = sequence.tokens.get(..sequence.computed).unwrap_or_default();
                 self.pool.publish(known, &sequence.pages).map_err(|e| e.to_string())?;
             }
-            let Some(row) = share.row else { continue };
+            let Some(place) = share.row else { continue };
             let row =
-                logits.get(row * vocab..(row + 1) * vocab).ok_or("the engine returned too few logits")?;
+                logits.get(place * vocab..(place + 1) * vocab).ok_or("the engine returned too few logits")?;
+            let length = sequence.tokens.len();
             if let Some(end) = advance(sequence, row, &mut self.grammar) {
                 ended.push((share.at, end));
             }
+            if sequence.vouching.is_some() {
+                drawn.push((share.at, place, sequence.tokens.len() > length));
+            }
+        }
+        if !drawn.is_empty() {
+            self.vouch(&drawn)?;
         }
         ended.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         for (at, end) in ended {
@@ -114,6 +121,21 @@ impl<C: Core> Scheduler<C> {
             self.end(sequence, end);
         }
         Ok(true)
+    }
+
+    /// Commits to the hidden states of the last step's outputs, for the sequences that want it: the place among the
+    /// running ones, the row, and whether its token was drawn already.
+    fn vouch(&mut self, drawn: &[(usize, usize, bool)]) -> Result<(), String> {
+        let (width, exact) = (self.core.width(), self.core.exact());
+        let hidden = self.core.hidden()?;
+        for &(at, row, taken) in drawn {
+            let vouching = self.running.get_mut(at).and_then(|sequence| sequence.vouching.as_mut());
+            let row = hidden.get(row * width..(row + 1) * width);
+            if let (Some(vouching), Some(row)) = (vouching, row) {
+                vouching.take(row, exact, taken);
+            }
+        }
+        Ok(())
     }
 
     /// Puts the next step together: one token of each sequence that is decoded, then chunks of prompts.

@@ -192,6 +192,22 @@ pub enum ToRequester {
         #[n(0)]
         bytes: ByteVec,
     },
+    /// What the provider stands for, after `Done`. Everybody gets it: who audits asks for nothing that others do not.
+    #[n(6)]
+    Vouched {
+        /// When it began, in milliseconds since 1970.
+        #[n(0)]
+        started_ms: u64,
+        /// Whether it was computed on a CPU, where every bit is the same everywhere.
+        #[n(1)]
+        exact: bool,
+        /// Commitments to the last hidden states, 258 bytes for every 32 tokens.
+        #[n(2)]
+        commitments: ByteVec,
+        /// The provider's signature of the [`Statement`](super::audit::transcript::Statement).
+        #[n(3)]
+        signature: ByteVec,
+    },
 }
 
 /// What of a job does not come from the job itself.
@@ -276,6 +292,12 @@ fn zeros(whole: usize) -> usize {
 }
 
 impl Ask {
+    /// The request without its payment and padding: what the answer depends on, as CBOR.
+    pub fn bare(&self) -> Vec<u8> {
+        let bare = Self { spend: Vec::new(), padding: Vec::new().into(), ..self.clone() };
+        minicbor::to_vec(&bare).unwrap_or_default()
+    }
+
     /// The job that is asked for, its receipt key, and the most it may cost.
     ///
     /// # Errors

@@ -177,6 +177,7 @@ impl Errand {
                     spent: self.reservation.spent(),
                     purse: Arc::clone(&self.parts.purse),
                     timers: self.parts.config.timers,
+                    audit: false,
                 };
                 Call::begin(stream, request).await.map_err(trouble)
             }

@@ -16,7 +16,7 @@ use super::{PaymentError, Purse, Timers};
 use crate::{
     dispatch::pool::score::Size,
     identity::{NodeId, Signer},
-    job::{Event, Job, JobError},
+    job::{Event, Job, JobError, Usage},
     mesh::{
         frame::FrameError,
         protocol::{
@@ -26,12 +26,15 @@ use crate::{
         streams::{BoxFuture, Stream},
     },
     pool::public::{
+        audit::transcript::{self, Asked, Ending, SignedStatement, Statement},
         meter::{Paying, Rates},
         receipts::{self, Counted},
         wire::{self, MAX_FRAME, MAX_REQUEST, Terms, ToProvider, ToRequester},
     },
 };
 
+/// How far the clocks of both sides may differ, in milliseconds.
+const SKEW: u64 = 120_000;
 /// What a template may add to a prompt beyond what its bytes suggest, in tokens.
 const TEMPLATE: u64 = 1_024;
 
@@ -109,6 +112,8 @@ pub struct Request<'a> {
     pub purse: Arc<dyn Purse>,
     /// The clocks.
     pub timers: Timers,
+    /// Whether the answer is kept, to be audited. The provider sees nothing of that.
+    pub audit: bool,
 }
 
 type Taking = BoxFuture<'static, (MicroCredits, Result<Vec<Vec<u8>>, PaymentError>)>;
@@ -134,6 +139,26 @@ pub struct Call {
     done: bool,
     counted: Counted,
     signer: Signer,
+    /// What was asked and answered, where it is to be audited.
+    heard_whole: Option<Heard>,
+}
+
+/// An answer that a provider stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Testimony {
+    /// What it was asked, see [`wire::Ask::bare`].
+    pub ask: Vec<u8>,
+    /// What it answered, with its signature.
+    pub statement: SignedStatement,
+}
+
+/// An answer that is to be audited.
+#[derive(Debug, Default)]
+struct Heard {
+    ask: Vec<u8>,
+    tokens: Vec<u32>,
+    done: Option<(Ending, Usage)>,
+    vouched: Option<SignedStatement>,
 }
 
 impl fmt::Debug for Call {
@@ -154,7 +179,7 @@ impl Call {
     /// # Errors
     /// Any [`CallError`].
     pub async fn begin(stream: Stream, request: Request<'_>) -> Result<Self, CallError> {
-        let Request { job, provider, model, rates, limit, spent, purse, timers } = request;
+        let Request { job, provider, model, rates, limit, spent, purse, timers, audit } = request;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| CallError::Random)?;
         let signer = Signer::from_seed(seed);
@@ -174,7 +199,12 @@ impl Call {
         let receipt_key = signer.node().0;
         let terms = Terms { job: id, model: model.to_owned(), rates, receipt_key, spend };
         let (reader, mut writer) = link::split(stream, MAX_REQUEST);
-        writer.put(&wire::ask(job, terms)).map_err(|error| match error {
+        let message = wire::ask(job, terms);
+        let heard_whole = match &message {
+            ToProvider::Ask { ask } if audit => Some(Heard { ask: ask.bare(), ..Heard::default() }),
+            _ => None,
+        };
+        writer.put(&message).map_err(|error| match error {
             FrameError::TooLong { length, .. } => CallError::TooLarge { length },
             other => other.into(),
         })?;
@@ -208,6 +238,7 @@ impl Call {
             done: false,
             counted,
             signer,
+            heard_whole,
         };
         call.reader.cap(MAX_FRAME);
         let most = size.most.saturating_add(resumed).saturating_add(TEMPLATE);
@@ -264,6 +295,9 @@ impl Call {
                 let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
                 self.counted.completion_tokens = self.counted.completion_tokens.saturating_add(count);
                 self.paying.served(count);
+                if let Some(heard) = &mut self.heard_whole {
+                    heard.tokens.extend_from_slice(&tokens);
+                }
                 let whole = self.max_tokens.is_some_and(|most| self.counted.completion_tokens >= most);
                 if self.paying.spent() && !whole && !self.enough {
                     self.enough = true;
@@ -275,12 +309,17 @@ impl Call {
             }
             ToRequester::Done { reason, usage } => {
                 self.done = true;
-                Ok(Event::Done { reason: convert::reason(reason), usage: convert::usage(usage) })
+                let (reason, usage) = (convert::reason(reason), convert::usage(usage));
+                if let Some(heard) = &mut self.heard_whole {
+                    heard.done = Some((Ending::of(reason, self.enough), usage));
+                }
+                Ok(Event::Done { reason, usage })
             }
             ToRequester::Failed { failure } => Err(CallError::Refused(convert::error(failure))),
-            ToRequester::Accepted { .. } | ToRequester::Receipt { .. } | ToRequester::Ping => {
-                Err(CallError::Nonsense("a message that has no place here".into()))
-            }
+            ToRequester::Accepted { .. }
+            | ToRequester::Receipt { .. }
+            | ToRequester::Vouched { .. }
+            | ToRequester::Ping => Err(CallError::Nonsense("a message that has no place here".into())),
         }
     }
 
@@ -343,6 +382,19 @@ impl Call {
     /// After [`Event::Done`]: takes the provider's half of the receipt and sends back the whole, which is returned.
     /// Whatever fails here changes nothing about the answer.
     pub async fn receipt(mut self) -> Option<Vec<u8>> {
+        self.close().await
+    }
+
+    /// After [`Event::Done`]: the answer as it can be audited, and the receipt as [`Self::receipt`]. Without an answer:
+    /// the provider did not stand for it, or for another than was heard.
+    pub async fn audited(mut self) -> (Option<Testimony>, Option<Vec<u8>>) {
+        let receipt = self.close().await;
+        let heard = self.heard_whole.take();
+        let whole = heard.and_then(|heard| Some(Testimony { ask: heard.ask, statement: heard.vouched? }));
+        (whole, receipt)
+    }
+
+    async fn close(&mut self) -> Option<Vec<u8>> {
         if !self.done {
             return None;
         }
@@ -355,6 +407,13 @@ impl Call {
                     message = self.reader.next::<ToRequester>() => match message {
                         Ok(Some(ToRequester::Receipt { bytes })) => return Some(bytes),
                         Ok(Some(ToRequester::Ping)) => {}
+                        Ok(Some(ToRequester::Vouched { started_ms, exact, commitments, signature })) => {
+                            if let Some(heard) = &mut self.heard_whole {
+                                let (requester, ask) = (self.signer.node().0, transcript::ask_digest(&heard.ask));
+                                let asked = Asked { job: self.counted.job, requester, ask, started_ms };
+                                heard.testify(&self.counted, asked, (exact, &commitments), &signature);
+                            }
+                        }
                         _ => return None,
                     },
                     written = self.writer.drive(), if !self.writer.is_clear() => written.ok()?,
@@ -407,6 +466,22 @@ impl Call {
                 () = sleep_until(silent) => return Err(CallError::Silent { after: patience }),
             }
         }
+    }
+}
+
+impl Heard {
+    /// Takes the provider's signature, if it is of what was heard.
+    fn testify(&mut self, counted: &Counted, asked: Asked, vouched: (bool, &[u8]), signature: &[u8]) {
+        let Some((ending, usage)) = self.done.take() else { return };
+        let Ok(signature) = signature.try_into() else { return };
+        let (from, until) = (counted.sent_ms.saturating_sub(SKEW), receipts::now_ms().saturating_add(SKEW));
+        if !(from..=until).contains(&asked.started_ms) {
+            return;
+        }
+        let tokens = std::mem::take(&mut self.tokens);
+        let heard = Statement::heard(counted.provider, asked, tokens, ending, usage, vouched);
+        self.vouched =
+            heard.map(|statement| SignedStatement { statement, signature }).filter(|signed| signed.verify());
     }
 }
 

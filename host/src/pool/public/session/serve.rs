@@ -218,6 +218,6 @@ impl Engine for crate::inference::Inference {
     }
 
     fn submit(&self, job: Job) -> BoxFuture<'_, Result<Reply, JobError>> {
-        Box::pin(Self::submit(self, job))
+        Box::pin(Self::submit_vouched(self, job))
     }
 }

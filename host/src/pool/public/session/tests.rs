@@ -37,6 +37,7 @@ impl Asked {
             spent: self.spent.clone(),
             purse: self.mint.clone(),
             timers: timers(),
+            audit: false,
         };
         Call::begin(Box::new(booth.stream().await), request).await
     }

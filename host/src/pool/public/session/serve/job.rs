@@ -12,6 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until, timeout};
 
 use super::{Shared, Till};
 use crate::{
+    inference::{Vouch, Vouched},
     job::{Event, FinishReason, Job, JobError, Mode, Reply, Usage},
     mesh::{
         frame::FrameError,
@@ -22,6 +23,7 @@ use crate::{
         streams::{BoxFuture, Stream},
     },
     pool::public::{
+        audit::transcript::{self, Asked, Ending, Statement},
         guard::{Gate, Place},
         meter::{Earning, Rates, micros},
         receipts::{self, Served, Side},
@@ -36,6 +38,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const STEP: u32 = 16;
 /// Payments that wait for the issuer.
 const WAITING: usize = 64;
+
+/// A request, as it was opened: the job, the receipt's key, the most it may cost, the first payment.
+type Opened = (Job, [u8; 32], Rates, Vec<Vec<u8>>);
 
 /// How a session ended.
 enum End {
@@ -86,6 +91,7 @@ pub(super) async fn run(shared: Arc<Shared>, stream: Stream, place: Place) {
         heard: now,
         account: None,
         enough: false,
+        sent: Vec::new(),
         place,
     };
     let end = tokio::select! {
@@ -166,12 +172,14 @@ struct Session<'a> {
     account: Option<Account>,
     /// The requester wants no more.
     enough: bool,
+    /// Tokens that were sent.
+    sent: Vec<u32>,
     place: Place,
 }
 
 impl Session<'_> {
     async fn serve(&mut self) -> Result<End, End> {
-        let (job, receipt_key, limit, spend) = self.request().await?;
+        let (bare, (job, receipt_key, limit, spend)) = self.request().await?;
         let model = job.model.clone();
         let rates = self.shared.serving.goods.rates(&model, limit).ok_or_else(|| refused_price(&model))?;
         self.place.allows(&job).map_err(End::Refused)?;
@@ -191,7 +199,13 @@ impl Session<'_> {
         self.accept(prompt_tokens, rates)?;
         self.paid(0).await?;
         let reply = self.meanwhile(self.shared.serving.engine.submit(job)).await?.map_err(End::Refused)?;
-        let usage = self.stream(reply, (counted, resumed)).await?;
+        let vouch = reply.vouch.clone();
+        let (reason, usage) = self.stream(reply, (counted, resumed)).await?;
+        if let Some(vouched) = vouch.as_ref().and_then(Vouch::get) {
+            let ask = transcript::ask_digest(&bare);
+            let asked = Asked { job: id, requester: receipt_key, ask, started_ms };
+            self.vouch(asked, (reason, self.enough), usage, vouched).await?;
+        }
         let served = Served {
             job: id,
             requester: receipt_key,
@@ -213,7 +227,7 @@ impl Session<'_> {
     }
 
     /// Reads the request.
-    async fn request(&mut self) -> Result<(Job, [u8; 32], Rates, Vec<Vec<u8>>), End> {
+    async fn request(&mut self) -> Result<(Vec<u8>, Opened), End> {
         let (reader, all) = (&mut self.reader, &self.shared.arriving);
         let arrive = async {
             let _place = all.acquire().await;
@@ -227,11 +241,12 @@ impl Session<'_> {
         self.heard = Instant::now();
         self.reader.cap(MAX_PAYMENT);
         self.writer.cap(MAX_FRAME);
+        let bare = ask.bare();
         let (mut job, key, rates, spend) = (*ask).open().map_err(End::Refused)?;
         job.mode = Mode::Local;
         // Strangers do not decide how long a model stays in this machine's memory.
         job.keep_alive = None;
-        Ok((job, key, rates, spend))
+        Ok((bare, (job, key, rates, spend)))
     }
 
     /// Waits for work that may take long, while the requester is heard and hears that somebody is there.
@@ -318,7 +333,7 @@ impl Session<'_> {
     }
 
     /// Passes the answer on as far as it is paid, and no faster than the requester reads.
-    async fn stream(&mut self, mut reply: Reply, given: (u32, u32)) -> Result<Usage, End> {
+    async fn stream(&mut self, mut reply: Reply, given: (u32, u32)) -> Result<(FinishReason, Usage), End> {
         let began = Instant::now();
         let usage = loop {
             if self.enough {
@@ -335,7 +350,7 @@ impl Session<'_> {
             match event {
                 Some(Ok(Event::Done { reason, usage })) => {
                     self.flush(wire::event(Event::Done { reason, usage }).into()).await?;
-                    return Ok(usage);
+                    return Ok((reason, usage));
                 }
                 Some(Ok(Event::Text { text, logprobs, tokens })) => {
                     let count = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
@@ -346,6 +361,7 @@ impl Session<'_> {
                     if let Some(account) = &mut self.account {
                         account.earning.serve(count);
                     }
+                    self.sent.extend_from_slice(&tokens);
                     let pause = self.place.wait(text.len());
                     if pause > Duration::ZERO {
                         self.meanwhile(tokio::time::sleep(pause)).await?;
@@ -364,7 +380,29 @@ impl Session<'_> {
         };
         drop(reply);
         self.flush(wire::event(Event::Done { reason: FinishReason::Length, usage }).into()).await?;
-        Ok(usage)
+        Ok((FinishReason::Length, usage))
+    }
+
+    /// Signs what the answer was, for whoever audits it later.
+    async fn vouch(
+        &mut self,
+        asked: Asked,
+        (reason, cut): (FinishReason, bool),
+        usage: Usage,
+        vouched: &Vouched,
+    ) -> Result<(), End> {
+        let tokens = std::mem::take(&mut self.sent);
+        let signer = &self.shared.serving.signer;
+        let statement = Statement::new(signer.node(), asked, tokens, Ending::of(reason, cut), usage, vouched);
+        // An answer of more tokens than a statement holds is given without one.
+        let Some(statement) = statement else { return Ok(()) };
+        let message = ToRequester::Vouched {
+            started_ms: statement.started_at.0,
+            exact: statement.exact,
+            commitments: statement.commitments.to_vec().into(),
+            signature: statement.sign(signer).to_vec().into(),
+        };
+        self.flush(VecDeque::from([message])).await
     }
 
     /// What was used of an answer that its requester ended.

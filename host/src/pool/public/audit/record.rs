@@ -1,0 +1,329 @@
+//! What audits came to, provider by provider, on disk.
+//!
+//! Each provider has a sequential test ([`Sprt`]). An acquittal begins the next test; a conviction stands until the
+//! provider was judged. The transcripts of a test's failed audits are kept beside the journal until the test ends.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use parity_scale_codec::{Decode, DecodeAll, Encode};
+use potluck_chain_client::journal::{Journal, JournalError};
+use potluck_kernels::audit::{Decision, Sprt, SprtError};
+use potluck_primitives::{Bounded, Hash};
+
+use super::{
+    charge::{Charge, MAX_TRANSCRIPTS},
+    examine::Report,
+    transcript::{MAX_TRANSCRIPT, Transcript},
+};
+use crate::{atomic, identity::NodeId, policy::types::Outcome};
+
+/// How often audits of the honest fail at most, of cheats at least, and how often a test may convict the honest and
+/// acquit a cheat: in millionths. The same as the policy that ships (`plugins/slashing/sprt`).
+const RATES: [u32; 4] = [5_000, 200_000, 1, 10_000];
+/// Providers that are remembered.
+const PROVIDERS: usize = 4_096;
+/// Failed audits of a test whose transcripts are kept.
+const KEPT: usize = MAX_TRANSCRIPTS as usize;
+/// Records in the journal before it is written anew.
+const RECORDS: usize = 50_000;
+
+/// Why a record cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A transcript's file.
+    #[error("the transcripts of audits at {} cannot be used: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The test.
+    #[error(transparent)]
+    Sprt(#[from] SprtError),
+    /// The same answer again.
+    #[error("this answer was audited before")]
+    Again,
+    /// Too many providers, none of which can be forgotten.
+    #[error("there are cases against {PROVIDERS} providers already")]
+    Full,
+}
+
+/// How it stands with a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Standing {
+    /// The sum of the test under way, in thousandths of a nat.
+    pub sum: i64,
+    /// Audits that it passed in all.
+    pub passed: u32,
+    /// Audits that it failed in all.
+    pub failed: u32,
+    /// Audits that could not be told.
+    pub unclear: u32,
+    /// Whether the test under way convicts it.
+    pub convicted: bool,
+    /// Transcripts of the failed audits of the test under way, the oldest first.
+    pub against: Vec<Hash>,
+    /// The last answers that were audited, so that none counts twice.
+    seen: VecDeque<[u8; 16]>,
+    /// When it was audited last, in milliseconds since 1970.
+    pub last_ms: u64,
+}
+
+#[derive(Encode, Decode)]
+enum Record {
+    /// One audit.
+    #[codec(index = 0)]
+    Audit { at_ms: u64, report: Report },
+    /// How it stood when the journal was written anew.
+    #[codec(index = 1)]
+    Standing { provider: [u8; 32], standing: Standing },
+    /// The case was judged; the next test begins.
+    #[codec(index = 2)]
+    Closed { provider: [u8; 32] },
+}
+
+/// Answers that are remembered of a provider.
+const SEEN: usize = 64;
+
+impl Standing {
+    fn take(&mut self, at_ms: u64, report: &Report, test: &Sprt) -> Decision {
+        self.last_ms = self.last_ms.max(at_ms);
+        if self.seen.len() >= SEEN {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(report.job);
+        let failed = match report.outcome() {
+            Outcome::Passed => false,
+            Outcome::Failed => true,
+            Outcome::Unclear => {
+                self.unclear = self.unclear.saturating_add(1);
+                return self.decision(test);
+            }
+        };
+        let count = if failed { &mut self.failed } else { &mut self.passed };
+        *count = count.saturating_add(1);
+        if failed && self.against.len() < KEPT {
+            self.against.push(report.transcript);
+        }
+        // A conviction waits for its judgement, whatever comes meanwhile.
+        if !self.convicted {
+            self.sum = test.add(self.sum, failed);
+        }
+        let decision = self.decision(test);
+        match decision {
+            Decision::Convict => self.convicted = true,
+            Decision::Acquit => self.begin(),
+            Decision::More => {}
+        }
+        decision
+    }
+
+    fn decision(&self, test: &Sprt) -> Decision {
+        if self.convicted { Decision::Convict } else { test.decide(self.sum) }
+    }
+
+    fn begin(&mut self) {
+        self.sum = 0;
+        self.convicted = false;
+        self.against.clear();
+    }
+}
+
+/// The record of all audits that this machine made.
+#[derive(Debug)]
+pub struct Docket {
+    folder: PathBuf,
+    test: Sprt,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    journal: Journal,
+    records: usize,
+    rows: HashMap<NodeId, Standing>,
+}
+
+fn file(folder: &Path, transcript: &Hash) -> PathBuf {
+    let name: String = transcript.iter().map(|byte| format!("{byte:02x}")).collect();
+    folder.join(format!("{name}.transcript"))
+}
+
+impl Docket {
+    /// The record in a folder; makes one if there is none.
+    ///
+    /// # Errors
+    /// [`RecordError`]
+    pub fn open(folder: &Path) -> Result<Self, RecordError> {
+        let [p0, p1, alpha, beta] = RATES;
+        let test = Sprt::new(p0, p1, alpha, beta)?;
+        let (journal, records) = Journal::open(&folder.join("audits"))?;
+        let mut rows: HashMap<NodeId, Standing> = HashMap::new();
+        for record in &records {
+            match Record::decode_all(&mut record.as_slice()) {
+                Ok(Record::Audit { at_ms, report }) => {
+                    rows.entry(report.provider()).or_default().take(at_ms, &report, &test);
+                }
+                Ok(Record::Standing { provider, standing }) => drop(rows.insert(NodeId(provider), standing)),
+                Ok(Record::Closed { provider }) => rows.entry(NodeId(provider)).or_default().begin(),
+                Err(_) => tracing::warn!("a record of an audit cannot be read and is left out"),
+            }
+        }
+        let inner = Mutex::new(Inner { journal, records: records.len(), rows });
+        let this = Self { folder: folder.to_owned(), test, inner };
+        this.sweep();
+        Ok(this)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an audit; when this returns it is on disk. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the audit does not count then.
+    pub fn enter(
+        &self,
+        at_ms: u64,
+        report: &Report,
+        transcript: &Transcript,
+    ) -> Result<Decision, RecordError> {
+        let provider = report.provider();
+        let mut inner = self.inner();
+        let row = inner.rows.get(&provider);
+        if row.is_some_and(|row| row.seen.contains(&report.job)) {
+            return Err(RecordError::Again);
+        }
+        // The transcript first: a test that convicts has all its transcripts.
+        let room = row.is_none_or(|row| row.against.len() < KEPT);
+        if report.outcome() == Outcome::Failed && room {
+            self.keep(transcript)?;
+        }
+        if row.is_none() && inner.rows.len() >= PROVIDERS {
+            inner.forget()?;
+        }
+        inner.journal.append(&Record::Audit { at_ms, report: report.clone() }.encode())?;
+        inner.records += 1;
+        let row = inner.rows.entry(provider).or_default();
+        let before = row.against.clone();
+        let decision = row.take(at_ms, report, &self.test);
+        if decision == Decision::Acquit {
+            self.discard(&before);
+        }
+        inner.shorten()?;
+        Ok(decision)
+    }
+
+    /// How it stands with a provider.
+    pub fn standing(&self, provider: NodeId) -> Standing {
+        self.inner().rows.get(&provider).cloned().unwrap_or_default()
+    }
+
+    /// Providers whose test convicts them.
+    pub fn convicted(&self) -> Vec<NodeId> {
+        let inner = self.inner();
+        let mut all: Vec<NodeId> =
+            inner.rows.iter().filter(|(_, row)| row.convicted).map(|(provider, _)| *provider).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The charge against a provider whose test convicts it, as far as its transcripts can be read.
+    pub fn charge(&self, provider: NodeId) -> Option<Charge> {
+        let against = self.inner().rows.get(&provider).filter(|row| row.convicted)?.against.clone();
+        let transcripts: Vec<Transcript> = against.iter().filter_map(|digest| self.read(digest)).collect();
+        let transcripts = Bounded::new(transcripts).ok().filter(|all| !all.is_empty())?;
+        Some(Charge { provider: provider.0, transcripts })
+    }
+
+    /// The case was judged: the next test begins.
+    ///
+    /// # Errors
+    /// [`RecordError::Journal`]; it stands as it was.
+    pub fn close(&self, provider: NodeId) -> Result<(), RecordError> {
+        let mut inner = self.inner();
+        inner.journal.append(&Record::Closed { provider: provider.0 }.encode())?;
+        inner.records += 1;
+        let row = inner.rows.entry(provider).or_default();
+        let old = std::mem::take(&mut row.against);
+        row.begin();
+        self.discard(&old);
+        Ok(())
+    }
+
+    fn keep(&self, transcript: &Transcript) -> Result<(), RecordError> {
+        let path = file(&self.folder, &transcript.digest());
+        atomic::write(&path, |out| out.write_all(&transcript.encode()))
+            .map_err(|source| RecordError::Io { path, source })
+    }
+
+    fn read(&self, digest: &Hash) -> Option<Transcript> {
+        let path = file(&self.folder, digest);
+        let small = fs::metadata(&path).ok()?.len() <= MAX_TRANSCRIPT as u64;
+        let bytes = small.then(|| fs::read(&path).ok())??;
+        let (transcript, case) = Transcript::open(&bytes).ok()?;
+        (case.digest == *digest).then_some(transcript)
+    }
+
+    fn discard(&self, transcripts: &[Hash]) {
+        for digest in transcripts {
+            let _ = fs::remove_file(file(&self.folder, digest));
+        }
+    }
+
+    /// Deletes transcripts that no test needs: a crash may leave some.
+    fn sweep(&self) {
+        let needed: Vec<PathBuf> = {
+            let inner = self.inner();
+            inner
+                .rows
+                .values()
+                .flat_map(|row| &row.against)
+                .map(|digest| file(&self.folder, digest))
+                .collect()
+        };
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let ours = path.extension().is_some_and(|extension| extension == "transcript");
+            if ours && !needed.contains(&path) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Forgets the provider against which nothing speaks and that was audited longest ago.
+    fn forget(&mut self) -> Result<(), RecordError> {
+        let clean = self.rows.iter().filter(|(_, row)| row.against.is_empty() && !row.convicted);
+        let oldest = clean.min_by_key(|(_, row)| row.last_ms).map(|(provider, _)| *provider);
+        let oldest = oldest.ok_or(RecordError::Full)?;
+        self.rows.remove(&oldest);
+        self.rewrite()
+    }
+
+    fn shorten(&mut self) -> Result<(), RecordError> {
+        if self.records > RECORDS { self.rewrite() } else { Ok(()) }
+    }
+
+    fn rewrite(&mut self) -> Result<(), RecordError> {
+        let record = |(provider, standing): (&NodeId, &Standing)| {
+            Record::Standing { provider: provider.0, standing: standing.clone() }.encode()
+        };
+        let records: Vec<Vec<u8>> = self.rows.iter().map(record).collect();
+        self.journal.rewrite(records.iter().map(Vec::as_slice))?;
+        self.records = records.len();
+        Ok(())
+    }
+}
