@@ -414,3 +414,6 @@ impl fmt::Display for Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! From the receipts of jobs to balances.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use parity_scale_codec::Encode as _;
 use potluck_chain_client::{Call, Key, call::MAX_VOUCHERS, outbox::Outcome, spec::known_key};
@@ -239,7 +239,15 @@ async fn emptied(chain: &Chain, alice: &Person, dave: &Person, model: &mut Model
     alice.done(Call::Withdraw).await;
     model.withdraw(alice.account(), left - 2 * CREDIT);
     model.check_all(dave).await;
-    dave.refused(Call::Redeem(voucher(3 * CREDIT)), "").await;
+    let head = dave.head().await.number;
+    // It is given up some blocks later: what it asks could have been in one that was not final.
+    let blocks = async {
+        for block in 1..=6 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            chain.go_to(alice, head + block).await;
+        }
+    };
+    tokio::join!(dave.refused(Call::Redeem(voucher(3 * CREDIT)), "the chain would not do it now"), blocks);
     alice.done(Call::Deposit(MicroCredits(CREDIT / 2))).await;
     model.deposit(alice.account(), CREDIT / 2);
     let part = dave.done(Call::Redeem(voucher(3 * CREDIT))).await;
