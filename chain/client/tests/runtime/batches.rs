@@ -6,7 +6,7 @@ use potluck_chain_client::{
     query::Standing,
     spec::known_key,
 };
-use potluck_primitives::{Account, Bounded, Hash, MicroCredits, SumTree, Voucher};
+use potluck_primitives::{Account, Bounded, MicroCredits, SumTree, Voucher};
 
 use super::{
     books::{Books, LEAVES, Tree, netted},
@@ -217,6 +217,4 @@ async fn an_honest_batch_is_disputed_in_vain_and_paid_out() {
     scene.settler.refused(bond, "NoBond").await;
     scene.model.check_all(&scene.dave).await;
     scene.chain.report_times();
-    let root: Hash = tree.root().hash;
-    assert_ne!(root, [0; 32]);
 }
