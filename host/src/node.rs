@@ -37,7 +37,7 @@ use crate::{
 };
 
 #[cfg(feature = "public")]
-use crate::settlement::Settlement;
+use crate::settlement::{PolicyHost, Settlement};
 
 mod embedder;
 pub mod home;
@@ -152,7 +152,7 @@ impl Node {
             Some(Pool::open(needs).await?)
         };
         #[cfg(feature = "public")]
-        let settlement = settlement(&config, &home, guest).await;
+        let settlement = settlement(&config, &home, pool.as_ref()).await;
         // The pool's provider knows this machine too, and what it is worth compared with the others.
         let providers = pool.iter().map(Pool::provider).chain([local]).collect();
         let dispatcher = Dispatcher::new(providers);
@@ -223,14 +223,13 @@ impl Node {
     }
 }
 
-/// The node's side of the public pool's chain, which goes on with what an earlier run left.
+/// The node's side of the public pool's chain, which goes on with what an earlier run left. A guest has none.
 #[cfg(feature = "public")]
-async fn settlement(config: &Config, home: &Home, guest: bool) -> Option<Arc<Settlement>> {
-    if guest {
-        return None;
-    }
-    let seed = home.signer().seed();
-    let settlement = Settlement::bind(config.chain.clone(), config.offline, home.path(), seed).await;
+async fn settlement(config: &Config, home: &Home, pool: Option<&Pool>) -> Option<Arc<Settlement>> {
+    let policies = pool?.policies();
+    let host = PolicyHost { engine: policies.engine().clone(), components: policies.components() };
+    let (section, seed) = (config.chain.clone(), home.signer().seed());
+    let settlement = Settlement::bind(section, config.offline, home.path(), seed, Some(host)).await;
     let settlement = Arc::new(settlement);
     let resumed = Arc::clone(&settlement);
     tokio::spawn(async move { resumed.resume().await });
