@@ -1,3 +1,5 @@
+mod random;
+
 use frame_support::{
     assert_ok,
     dispatch::GetDispatchInfo as _,
