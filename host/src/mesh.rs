@@ -40,21 +40,21 @@ pub mod protocol;
 pub mod streams;
 
 mod actor;
-mod address;
+pub(crate) mod address;
 mod beacon;
-mod behaviour;
-mod book;
-mod door;
+pub(crate) mod behaviour;
+pub(crate) mod book;
+pub(crate) mod door;
 mod gatekeeper;
 mod handle;
 mod hello;
 mod knock;
-mod line;
+pub(crate) mod line;
 mod members;
-mod peer;
+pub(crate) mod peer;
 mod probe;
-mod pulse;
-mod roll;
+pub(crate) mod pulse;
+pub(crate) mod roll;
 #[cfg(test)]
 mod tests;
 

@@ -137,12 +137,24 @@ pub(crate) fn transport(key: &Keypair) -> Result<(Muxed, relay::client::Behaviou
         .multiplex(yamux_config())
         .timeout(limits::HANDSHAKE)
         .boxed();
-    // A machine without a resolver configuration still dials addresses that need none.
-    let direct = match dns::tokio::Transport::system(direct(key, &noise)) {
-        Ok(named) => named.boxed(),
-        Err(_) => direct(key, &noise),
-    };
+    let direct = named(key, &noise);
     Ok((OrTransport::new(relayed, direct).map(|output, _| output.into_inner()).boxed(), client))
+}
+
+/// QUIC and TCP, without relayed connections.
+#[cfg(feature = "public")]
+pub(crate) fn direct_transport(key: &Keypair) -> Result<Muxed, MeshError> {
+    let noise = noise::Config::new(key).map_err(|error| MeshError::Key(error.to_string()))?;
+    Ok(named(key, &noise))
+}
+
+/// QUIC and TCP to addresses that may be names. A machine without a resolver configuration still dials those that
+/// are not.
+fn named(key: &Keypair, noise: &noise::Config) -> Muxed {
+    match dns::tokio::Transport::system(direct(key, noise)) {
+        Ok(named) => named.boxed(),
+        Err(_) => direct(key, noise),
+    }
 }
 
 /// QUIC and TCP.

@@ -116,6 +116,15 @@ impl Book {
         addresses
     }
 
+    /// The nodes that were of use last, best first.
+    #[cfg(feature = "public")]
+    pub(crate) fn best(&self, most: usize) -> Vec<NodeId> {
+        let best = |places: &Vec<Place>| places.iter().map(value).max();
+        let mut nodes: Vec<_> = self.pages.iter().map(|(node, places)| (best(places), *node)).collect();
+        nodes.sort_by(|a, b| b.cmp(a));
+        nodes.into_iter().take(most).map(|(_, node)| node).collect()
+    }
+
     /// The bytes to write and where, if anything changed since the last time.
     pub(crate) fn take_changes(&mut self) -> Option<(PathBuf, Vec<u8>)> {
         if !std::mem::take(&mut self.changed) {

@@ -114,7 +114,7 @@ impl Board {
     fn offered(&self, role: Role) -> Vec<StreamProtocol> {
         let mut board = self.lock();
         board.retain(|_, sender| !sender.is_closed());
-        let names = board.keys().copied().filter(|name| role == Role::Member || *name == JOIN);
+        let names = board.keys().copied().filter(|name| role != Role::Guest || *name == JOIN);
         names.map(StreamProtocol::new).collect()
     }
 

@@ -17,16 +17,32 @@ pub(crate) enum Role {
     Member,
     /// Holds the key of an open invite: may ask to join, nothing else.
     Guest,
+    /// A stranger on a network that everybody may join: may open every protocol, and is disconnected when idle.
+    Stranger,
 }
 
 /// Who may connect now.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Roll(Arc<RwLock<HashMap<PeerId, (NodeId, Role)>>>);
+pub(crate) struct Roll {
+    listed: Arc<RwLock<HashMap<PeerId, (NodeId, Role)>>>,
+    /// Whether whoever is not listed is a stranger rather than nobody.
+    open: bool,
+}
 
 impl Roll {
+    /// Everybody may connect.
+    #[cfg(feature = "public")]
+    pub(crate) fn everybody() -> Self {
+        Self { listed: Arc::default(), open: true }
+    }
+
     /// As what `peer` may connect; `None`: not at all.
     pub(crate) fn role(&self, peer: &PeerId) -> Option<(NodeId, Role)> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(peer).copied()
+        let listed = self.listed.read().unwrap_or_else(PoisonError::into_inner).get(peer).copied();
+        if listed.is_some() || !self.open {
+            return listed;
+        }
+        Some((peer::node_id(peer)?, Role::Stranger))
     }
 
     /// Replaces the roll. A node that is a member and a guest is a member.
@@ -38,6 +54,6 @@ impl Roll {
             .filter(|(node, _)| *node != me)
             .filter_map(|(node, role)| Some((peer::peer_id(node)?, (node, role))))
             .collect();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = roll;
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = roll;
     }
 }

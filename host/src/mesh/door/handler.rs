@@ -75,7 +75,7 @@ impl Handler {
 
     fn take(&mut self, stream: Stream, protocol: &StreamProtocol) {
         // Asked again, since a guest cannot be trusted to have chosen from what was offered to it.
-        let allowed = self.line.role == Role::Member || protocol.as_ref() == super::JOIN;
+        let allowed = self.line.role != Role::Guest || protocol.as_ref() == super::JOIN;
         if !allowed || self.is_full() || self.line.cut.is_cancelled() {
             tracing::debug!(node = %self.line.node, %protocol, "inbound stream refused");
             return;
