@@ -36,6 +36,7 @@ mod policy_tutorial;
 mod pool;
 mod pool_net;
 mod pool_trouble;
+mod public;
 mod pull;
 mod recall;
 mod sdk;

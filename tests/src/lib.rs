@@ -25,6 +25,7 @@ pub mod member;
 pub mod netlab;
 pub mod node;
 pub mod process;
+pub mod public;
 pub mod python;
 pub mod random;
 pub mod skew;
