@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use super::{
     super::{
-        Api, ApiError, body,
+        Api, ApiError, billed, body,
         error::OpenAi,
         fields::Fields,
         guard::Caller,
-        billed, label_reply,
+        label_reply,
         pump::{self, Framing, Gone, Pump},
         running::{Running, Step, whole},
         time::unix_now,
