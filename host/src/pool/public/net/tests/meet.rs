@@ -1,5 +1,7 @@
 //! How nodes find each other and stay connected.
 
+use libp2p::core::multiaddr::Protocol;
+
 use super::*;
 use crate::mesh::streams::OpenError;
 
@@ -61,7 +63,7 @@ async fn a_provider_that_listens_nowhere_is_reached_through_what_it_keeps_also_a
     until("gone", Duration::from_secs(10), || !sees(&provider, relay.me())).await;
     let port = at.iter().find_map(|at| {
         at.iter().find_map(|part| match part {
-            libp2p::core::multiaddr::Protocol::Tcp(port) => Some(port),
+            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
             _ => None,
         })
     });
