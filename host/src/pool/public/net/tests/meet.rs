@@ -68,7 +68,16 @@ async fn a_provider_that_listens_nowhere_is_reached_through_what_it_keeps_also_a
         })
     });
     let listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port.unwrap()))];
-    let again = start(Config { listen, ..config() }, &[]).await;
+    // The sockets of before are closed a moment after.
+    let again = async {
+        loop {
+            match PublicNet::bind(Config { listen: listen.clone(), ..config() }).await {
+                Err(NetError::Listen { .. }) => sleep(Duration::from_millis(50)).await,
+                bound => return bound.unwrap(),
+            }
+        }
+    };
+    let again = timeout(Duration::from_secs(10), again).await.unwrap();
     until("back", Duration::from_secs(20), || sees(&again, provider.me())).await;
     echoes(&again, provider.me()).await;
     provider.handle().keep(BTreeSet::new());
