@@ -2,6 +2,8 @@
 //!
 //! Jobs of the public pool pay by vouchers on their own. Here people do: what one machine prints, another one takes.
 
+use std::time::Duration;
+
 use parity_scale_codec::{DecodeAll, Encode, MaxEncodedLen};
 use potluck_chain_client::{call::CallError, watch::Lane};
 use potluck_primitives::{Account, Block, Hash, MicroCredits, SignedVoucher};
@@ -15,6 +17,8 @@ use super::{
 
 /// Blocks for which a voucher signed by hand is good, unless somebody says otherwise: a week of blocks of 6 seconds.
 const LIFE: u32 = 100_800;
+/// How long whoever hands over a voucher waits for what the chain knows of it.
+const SOON: Duration = Duration::from_secs(3);
 /// Most lanes that are listed in each direction; those with most open come first.
 const LISTED: usize = 1_000;
 /// What a node's id begins with where people write it.
@@ -100,8 +104,9 @@ impl Settlement {
         let signed = read(text)?;
         let gained = self.accept(signed.clone()).await?;
         let room = self.room().await?;
-        // It is taken now. What the chain knows of it is told where the chain answers.
-        let escrow = escrow_behind(&room, &signed).await.ok();
+        // It is taken now. What the chain knows of it is told where the chain answers soon.
+        let asking = tokio::time::timeout(SOON, escrow_behind(&room, &signed)).await;
+        let escrow = asking.ok().and_then(Result::ok);
         let lane = Lane::from(&signed.voucher);
         let due = room.book().earning().find(|(it, _)| **it == lane).map(|(_, it)| it.due());
         let due = due.unwrap_or_default();

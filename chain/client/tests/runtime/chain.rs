@@ -22,7 +22,7 @@ use potluck_primitives::{Account, Genesis};
 use subxt::events::Phase;
 
 /// How long any one thing may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The account that fees and shares go to: that of FRAME's treasury, by its name.
 pub(crate) const TREASURY: Account = padded(b"modlpotltrsy");

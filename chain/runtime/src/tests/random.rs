@@ -98,7 +98,7 @@ impl World {
     fn new(seed: u64) -> Self {
         let of = |name: &str| SigningKey::from_bytes(&blake2_256(&[genesis::SEED_DOMAIN, name.as_bytes()]));
         let keys: Vec<_> = genesis::ACCOUNTS.iter().map(|it| of(it.0)).collect();
-        let mut world = Self {
+        let world = Self {
             dice: Dice(seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1)),
             keys,
             vouchers: Vec::new(),
@@ -246,28 +246,38 @@ impl World {
         }
     }
 
-    /// Something about some leaf of some batch.
+    /// Something about some leaf of some batch; mostly about one that waits for it.
     fn about_a_batch(&mut self) {
-        let (who, batch) = (self.somebody(), self.dice.below(self.batches.len() as u32));
-        let Some(books) = self.batches.get(batch as usize) else { return self.write_more() };
-        let index = self.dice.below(books.leaves.len() as u32);
+        let who = self.somebody();
+        let open: Vec<(u32, u32)> = Challenges::<Runtime>::iter()
+            .filter(|(.., challenge)| matches!(challenge, Challenge::Open { .. }))
+            .map(|(batch, index, _)| (batch, index))
+            .collect();
+        let some = open.get(self.dice.below(open.len() as u32) as usize).copied();
+        let (batch, index) = match some.filter(|_| self.dice.below(3) > 0) {
+            Some(some) => some,
+            None => {
+                let batch = (self.batches.len() as u32).saturating_sub(1 + self.dice.below(2));
+                let Some(books) = self.batches.get(batch as usize) else { return self.write_more() };
+                (batch, self.dice.below(books.leaves.len() as u32))
+            }
+        };
         let books = &self.batches[batch as usize];
         let (leaf, proof, mine) = books.leaves[index as usize].clone();
         let fault = books.fault.clone();
         let _ = match self.dice.below(12) {
             0 | 1 => self.credit(who, Credit::challenge_leaf { batch, index }),
-            2 | 3 => {
+            2..5 => {
                 let vouchers = BoundedVec::truncate_from(mine);
                 self.credit(who, Credit::answer_leaf { batch, leaf, proof, vouchers })
             }
-            4 => self.credit(who, Credit::expire_challenge { batch, index }),
-            5 => self.credit(who, Credit::reclaim_challenge { batch, index }),
-            6 => match fault {
+            5 => self.credit(who, Credit::expire_challenge { batch, index }),
+            6 => self.credit(who, Credit::reclaim_challenge { batch, index }),
+            7 => match fault {
                 Some(fault) => self.credit(who, Credit::prove_duplicate { batch, fault }),
                 None => self.credit(who, Credit::expire_challenge { batch, index }),
             },
-            7 => self.credit(who, Credit::release_bond { batch }),
-            8 => self.credit(who, Credit::close_batch { batch }),
+            8 => self.credit(who, Credit::release_bond { batch }),
             _ => RuntimeCall::Credits(Credit::claim { batch, leaf, proof })
                 .dispatch_bypass_filter(RuntimeOrigin::none()),
         };
@@ -345,15 +355,21 @@ impl World {
 
     fn more(&mut self, rolled: u32) {
         match rolled {
-            28..40 => self.write_more(),
-            40..50 => self.redeem(),
-            50..56 => self.submit(),
-            56..74 => self.about_a_batch(),
-            74..80 => self.judge(),
-            80..87 => self.about_a_verdict(),
-            87..90 => self.governance(),
-            _ => self.go(1 + self.dice.0 as u32 % 5),
+            28 => drop(self.credit(SETTLER, Credit::close_batch { batch: 0 })),
+            29..42 => self.write_more(),
+            42..48 => self.redeem(),
+            48..54 => self.submit(),
+            54..74 => self.about_a_batch(),
+            74..77 => self.judge(),
+            77..83 => self.about_a_verdict(),
+            83..86 => self.governance(),
+            _ => self.wait(),
         }
+    }
+
+    fn wait(&mut self) {
+        let blocks = 1 + self.dice.below(5);
+        self.go(blocks);
     }
 
     /// Counts what happened, by the events of one step.
