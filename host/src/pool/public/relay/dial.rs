@@ -308,7 +308,7 @@ impl Carried {
         let mut room = ReadBuf::new(self.arrived.get_mut(self.frames.end..).unwrap_or_default());
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut room))?;
         match room.filled().len() {
-            0 if self.frames.len() % FRAME == 0 => self.ended = true,
+            0 if self.frames.len().is_multiple_of(FRAME) => self.ended = true,
             0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             n => self.frames.end += n,
         }
