@@ -37,7 +37,7 @@ use crate::{
 };
 
 #[cfg(feature = "public")]
-use crate::settlement::Settlement;
+use crate::settlement::{PolicyHost, Settlement};
 #[cfg(feature = "public")]
 use public::{Public, PublicError};
 
@@ -160,7 +160,7 @@ impl Node {
             Some(Pool::open(needs).await?)
         };
         #[cfg(feature = "public")]
-        let settlement = settlement(&config, &home, guest).await;
+        let settlement = settlement(&config, &home, pool.as_ref()).await;
         #[cfg(feature = "public")]
         let public = match &settlement {
             Some(settlement) => Some(public(&config, &home, &inference, settlement, pool.as_ref()).await?),
@@ -245,14 +245,13 @@ impl Node {
     }
 }
 
-/// The node's side of the public pool's chain, which goes on with what an earlier run left.
+/// The node's side of the public pool's chain, which goes on with what an earlier run left. A guest has none.
 #[cfg(feature = "public")]
-async fn settlement(config: &Config, home: &Home, guest: bool) -> Option<Arc<Settlement>> {
-    if guest {
-        return None;
-    }
-    let seed = home.signer().seed();
-    let settlement = Settlement::bind(config.chain.clone(), config.offline, home.path(), seed).await;
+async fn settlement(config: &Config, home: &Home, pool: Option<&Pool>) -> Option<Arc<Settlement>> {
+    let policies = pool?.policies();
+    let host = PolicyHost { engine: policies.engine().clone(), components: policies.components() };
+    let (section, seed) = (config.chain.clone(), home.signer().seed());
+    let settlement = Settlement::bind(section, config.offline, home.path(), seed, Some(host)).await;
     let settlement = Arc::new(settlement);
     let resumed = Arc::clone(&settlement);
     tokio::spawn(async move { resumed.resume().await });

@@ -7,7 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use potluck_chain_client::{
@@ -19,6 +19,7 @@ use potluck_chain_client::{
 };
 use potluck_primitives::{MicroCredits, ParseCredits};
 use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ChainSection;
 
@@ -26,17 +27,22 @@ pub mod approvals;
 pub mod book;
 pub mod exposure;
 mod keeper;
+mod policies;
 mod provider;
 pub mod schedule;
 mod show;
 mod votes;
+mod vouchers;
 
+pub use policies::{PolicyHost, PublicPolicies};
 pub use votes::{Proposed, Vote};
 
 use book::{Book, BookError};
 
 /// How long a question waits for the first connection.
 const REACH: Duration = Duration::from_secs(8);
+/// The same when the chain could not be reached for so long already.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How long an answer waits for a call to become final; it goes on by itself afterwards.
 const PATIENCE: Duration = Duration::from_secs(45);
 
@@ -111,6 +117,7 @@ pub struct Settlement {
     offline: bool,
     folder: PathBuf,
     key: Key,
+    host: Option<PolicyHost>,
     running: tokio::sync::Mutex<State>,
 }
 
@@ -124,9 +131,12 @@ enum State {
 #[derive(Debug)]
 struct Running {
     client: Client,
+    since: Instant,
     /// Opened when the chain was reached first.
     room: Option<Arc<Room>>,
     keeper: Option<JoinHandle<()>>,
+    /// Ends what follows the approved policies.
+    stop: CancellationToken,
 }
 
 /// What there is once the chain was reached.
@@ -136,6 +146,8 @@ pub(crate) struct Room {
     book: Arc<Mutex<Book>>,
     /// Told when the book has more to redeem.
     more: Notify,
+    /// What decides in the public pool; `None` where this process has no host for policies.
+    pub(crate) policies: Option<PublicPolicies>,
 }
 
 impl Room {
@@ -163,13 +175,21 @@ impl Room {
 }
 
 impl Settlement {
-    /// Nothing connects yet, unless something from an earlier time may be under way.
-    pub async fn bind(section: ChainSection, offline: bool, home: &Path, seed: [u8; 32]) -> Self {
+    /// Nothing connects yet, unless something from an earlier time may be under way. `host` runs the policies that the
+    /// chain approves.
+    pub async fn bind(
+        section: ChainSection,
+        offline: bool,
+        home: &Path,
+        seed: [u8; 32],
+        host: Option<PolicyHost>,
+    ) -> Self {
         let settlement = Self {
             section,
             offline,
             folder: home.join("settlement"),
             key: Key::from_seed(seed),
+            host,
             running: tokio::sync::Mutex::new(State::Idle),
         };
         if settlement.folder.is_dir() && settlement.section.endpoint.is_some() {
@@ -195,6 +215,7 @@ impl Settlement {
     pub async fn shutdown(&self) {
         let state = std::mem::replace(&mut *self.running.lock().await, State::Closed);
         if let State::Running(running) = state {
+            running.stop.cancel();
             if let Some(keeper) = running.keeper {
                 keeper.abort();
             }
@@ -210,7 +231,8 @@ impl Settlement {
         }
         let settings =
             Settings { endpoint, folder: self.folder.clone(), key: self.key.clone(), pace: Pace::default() };
-        Ok(Running { client: Client::bind(settings), room: None, keeper: None })
+        let stop = CancellationToken::new();
+        Ok(Running { client: Client::bind(settings), since: Instant::now(), room: None, keeper: None, stop })
     }
 
     /// The chain and the book, connecting first if need be.
@@ -223,11 +245,14 @@ impl Settlement {
         if let Some(room) = &running.room {
             return Ok(Arc::clone(room));
         }
-        let live = running.client.handle().reached(REACH).await?;
+        let patience = REACH.saturating_sub(running.since.elapsed()).max(GLANCE);
+        let live = running.client.handle().reached(patience).await?;
         let (path, key, genesis) = (live.folder.join("vouchers"), self.key.clone(), live.genesis());
         let book = tokio::task::spawn_blocking(move || Book::open(&path, key, genesis)).await;
         let book = Arc::new(Mutex::new(book.map_err(|_| SettlementError::Closed)??));
-        let room = Arc::new(Room { live, book, more: Notify::new() });
+        let stop = running.stop.clone();
+        let policies = self.host.as_ref().map(|host| PublicPolicies::follow(host, &live.listening, stop));
+        let room = Arc::new(Room { live, book, more: Notify::new(), policies });
         running.keeper = Some(tokio::spawn(keeper::run(Arc::clone(&room), self.section.clone())));
         running.room = Some(Arc::clone(&room));
         Ok(room)
@@ -248,33 +273,53 @@ pub(crate) fn amount(text: &str) -> Result<MicroCredits, SettlementError> {
     text.trim().parse().map_err(|reason| SettlementError::Amount { text: shown(), reason })
 }
 
-/// Asks the chain for something and waits for a while.
-async fn ask(room: &Room, call: Call) -> Result<Answer, SettlementError> {
+/// What came of asking the chain.
+#[derive(Debug)]
+pub(crate) struct Said {
+    answer: Answer,
+    /// Why it takes longer, where that is known.
+    trouble: Option<String>,
+}
+
+/// Asks the chain for something and waits for a while, but not for a chain that cannot be asked.
+async fn ask(room: &Room, call: Call) -> Result<Said, SettlementError> {
     call.check()?;
     let what = call.to_string();
-    match room.live.ask(call, PATIENCE).await? {
-        Answer::Ended(done) => match done.outcome {
+    let asked = room.live.signer.ask(call).await?;
+    let done = tokio::select! {
+        done = tokio::time::timeout(PATIENCE, room.live.signer.wait(asked.id())) => done.ok(),
+        () = lost(room) => None,
+    };
+    if let Some(done) = done.transpose()? {
+        return match done.outcome {
             Outcome::Failed { reason, .. } | Outcome::Refused { reason } => {
                 Err(SettlementError::Refused { what, reason })
             }
-            _ => Ok(Answer::Ended(done)),
-        },
+            _ => Ok(Said { answer: Answer::Ended(done), trouble: None }),
+        };
+    }
+    let standing = room.live.signer.standing().borrow().clone();
+    let of_call = standing.open.iter().find(|it| it.id == asked.id()).and_then(|it| it.trouble.clone());
+    match of_call {
         // A reason that may pass is told at once; the call stays under way.
-        Answer::UnderWay(asked) => {
-            let standing = room.live.signer.standing();
-            let trouble = standing
-                .borrow()
-                .open
-                .iter()
-                .find(|it| it.id == asked.id())
-                .and_then(|it| it.trouble.clone());
-            match trouble {
-                Some(reason) => {
-                    let reason = format!("{reason}; it is tried again until it is too late for it");
-                    Err(SettlementError::Refused { what, reason })
-                }
-                None => Ok(Answer::UnderWay(asked)),
-            }
+        Some(reason) => {
+            let reason = format!("{reason}; it is tried again until it is too late for it");
+            Err(SettlementError::Refused { what, reason })
+        }
+        None => Ok(Said { answer: Answer::UnderWay(asked), trouble: standing.trouble }),
+    }
+}
+
+/// Returns when the chain could not be asked for a while.
+async fn lost(room: &Room) {
+    let mut standing = room.live.signer.standing();
+    loop {
+        if standing.wait_for(|now| now.trouble.is_some()).await.is_err() {
+            return std::future::pending().await;
+        }
+        let back = standing.wait_for(|now| now.trouble.is_none());
+        if tokio::time::timeout(REACH, back).await.is_err() {
+            return;
         }
     }
 }

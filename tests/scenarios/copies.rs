@@ -117,6 +117,7 @@ fn a_model_comes_from_two_machines_whatever_is_killed() {
     let mut steps = pull(&again);
     let (_, last) = follow(&mut steps, |_, _| true);
     assert_eq!(last["status"], "success", "what is here is not copied again: {last}");
+    meets(&again, 1);
     let json = succeeded(&again.run(["pull", "slow", "--from", "carl", "--json"]));
     for line in json.lines().filter(|line| !line.is_empty()) {
         serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));

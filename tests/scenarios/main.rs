@@ -11,6 +11,10 @@
 mod bad_input;
 mod bad_requests;
 mod caches;
+mod chain;
+mod chain_chaos;
+mod chain_trusted;
+mod chain_vouchers;
 mod common;
 mod copies;
 mod embed;
@@ -32,6 +36,7 @@ mod policy_tutorial;
 mod pool;
 mod pool_net;
 mod pool_trouble;
+mod public;
 mod pull;
 mod recall;
 mod sdk;

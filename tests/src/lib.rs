@@ -1,4 +1,4 @@
-//! What the scenarios share: real node processes, a plain HTTP client, a hostile hub, tiny model files, networks,
+//! What the scenarios share: real node processes, a development chain, a plain HTTP client, a hostile hub, tiny model files, networks,
 //! and measurements that a scenario does in short and `pool_bench` in full.
 //!
 //! Nothing of the product is replaced here. A [`node::Node`] is the `potluck` program as a user starts it,
@@ -13,6 +13,7 @@
     reason = "test code: a panic is how it reports"
 )]
 
+pub mod chain;
 pub mod data;
 pub mod fuzz;
 pub mod gguf;
@@ -24,6 +25,7 @@ pub mod member;
 pub mod netlab;
 pub mod node;
 pub mod process;
+pub mod public;
 pub mod python;
 pub mod random;
 pub mod skew;

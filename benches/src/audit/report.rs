@@ -171,7 +171,7 @@ fn calibration(subject: &str, cells: &[Cell]) -> Calibration {
         subject: subject.to_owned(),
         answers: rows.len(),
         made: cells.iter().filter(made).flat_map(|cell| cell.made.clone()).collect(),
-        limits: (0..MARKS.len()).map(|mark| limit(&numbers(rows, |r| mean(r, mark, CLIP)), ALARM)).collect(),
+        limits: (0..MARKS.len()).map(|mark| limit(&numbers(&rows, |r| mean(r, mark, CLIP)), ALARM)).collect(),
         held_out: above(&every(1), limit(&every(0), ALARM)),
         largest: largest(&|row| Some(row.largest)),
         end: largest(&|row| row.end),

@@ -7,9 +7,14 @@ use std::fmt;
 
 use parity_scale_codec::{Decode, Encode};
 use potluck_primitives::{
-    Block, MicroCredits, PolicyHash, PolicyKind, PoolClass, SignedRegistration, SignedVoucher, blake2_256,
+    Account, BadSum, Block, Duplicate, MicroCredits, PolicyHash, PolicyKind, PoolClass, SignedRegistration,
+    SignedVerdict, SignedVoucher, SumNode, blake2_256,
 };
 use serde::{Serialize, Serializer};
+
+pub use evidence::{Disclosure, Evidence, Knowledge, MAX_LISTED, Omission, Shown, Stale};
+
+mod evidence;
 
 /// Keeps the name of a call from being taken for the hash of anything else.
 const DOMAIN: &[u8] = b"potluck call 1\0";
@@ -87,6 +92,16 @@ pub enum Proposal {
         /// The component.
         hash: PolicyHash,
     },
+    /// Rule on a provider's appeal against a verdict.
+    #[codec(index = 2)]
+    Rule {
+        /// Whose appeal.
+        provider: Account,
+        /// The job that the verdict is about.
+        job: [u8; 16],
+        /// Whether the verdict stands.
+        upheld: bool,
+    },
 }
 
 /// Something asked of the chain.
@@ -149,6 +164,110 @@ pub enum Call {
     /// No longer does.
     #[codec(index = 14)]
     LeaveVerifiers,
+    /// Lets each batch of a settler take so much of this account's escrow.
+    #[codec(index = 15)]
+    AllowSettler {
+        /// Which settler.
+        settler: Account,
+        /// The most, of each batch.
+        limit: MicroCredits,
+    },
+    /// Makes this account a settler: vouchers that name it as their pool are netted by it.
+    #[codec(index = 16)]
+    RegisterSettler,
+    /// Submits what the last epoch's vouchers net to, under a bond.
+    #[codec(index = 17)]
+    SubmitBatch {
+        /// The epoch.
+        epoch: u32,
+        /// Over all leaves; its sum is zero.
+        root: SumNode,
+        /// How many leaves there are.
+        leaf_count: u32,
+        /// The most that the batch takes from payers; the bond grows with it.
+        gross: MicroCredits,
+    },
+    /// Asks a settler to show the vouchers of a leaf, under a bond.
+    #[codec(index = 18)]
+    ChallengeLeaf {
+        /// Which batch.
+        batch: u32,
+        /// Which leaf.
+        index: u32,
+    },
+    /// Shows the vouchers of a challenged leaf.
+    #[codec(index = 19)]
+    AnswerLeaf(Box<Disclosure>),
+    /// Voids a batch whose settler did not answer a challenge in time.
+    #[codec(index = 20)]
+    ExpireChallenge {
+        /// Which batch.
+        batch: u32,
+        /// Which leaf.
+        index: u32,
+    },
+    /// Takes back the bond of a challenge that another proof made needless.
+    #[codec(index = 21)]
+    ReclaimChallenge {
+        /// Which batch.
+        batch: u32,
+        /// Which leaf.
+        index: u32,
+    },
+    /// Voids a batch by a node whose stated sum is not that of what is beneath it.
+    #[codec(index = 22)]
+    ProveBadSum {
+        /// Which batch.
+        batch: u32,
+        /// What shows it.
+        fault: Box<BadSum>,
+    },
+    /// Voids a batch by two leaves of one account, or two out of order.
+    #[codec(index = 23)]
+    ProveDuplicate {
+        /// Which batch.
+        batch: u32,
+        /// What shows it.
+        fault: Box<Duplicate>,
+    },
+    /// Voids a batch that counts less of a lane than a voucher that its settler had.
+    #[codec(index = 24)]
+    ProveStale(Box<Stale>),
+    /// Settles a leaf of a final batch; costs nothing, and anybody can.
+    #[codec(index = 25)]
+    Claim(Box<Shown>),
+    /// Has a voucher paid that a final batch left out; costs nothing, and anybody can.
+    #[codec(index = 26)]
+    RedeemOmitted(Box<Omission>),
+    /// Gives a settler the bond of a final batch back.
+    #[codec(index = 27)]
+    ReleaseBond {
+        /// Which batch.
+        batch: u32,
+    },
+    /// Ends a final batch for good.
+    #[codec(index = 28)]
+    CloseBatch {
+        /// Which batch.
+        batch: u32,
+    },
+    /// Brings a verdict to the chain; the signatures in it are what counts.
+    #[codec(index = 29)]
+    SubmitVerdict(Box<SignedVerdict>),
+    /// Appeals a verdict about this account, under a bond.
+    #[codec(index = 30)]
+    Appeal {
+        /// The job that the verdict is about.
+        job: [u8; 16],
+    },
+    /// Executes a verdict that stands.
+    #[codec(index = 31)]
+    ExecuteVerdict {
+        /// Whom it is about.
+        provider: Account,
+        /// The job that it is about.
+        job: [u8; 16],
+    },
 }
 
 /// Why a call cannot be one.
@@ -174,7 +293,7 @@ impl Call {
     /// Whether the account signs it. What is not signed carries signatures of its own, can be sent by anybody, and does
     /// nothing the second time.
     pub fn is_signed(&self) -> bool {
-        !matches!(self, Self::Redeem(_) | Self::Register(_))
+        !matches!(self, Self::Redeem(_) | Self::Register(_) | Self::Claim(_) | Self::RedeemOmitted(_))
     }
 
     /// Checks what the chain would refuse anyway.
@@ -220,6 +339,23 @@ impl Call {
             Self::PlaceDeposit { .. } => "place_deposit",
             Self::JoinVerifiers => "join_verifiers",
             Self::LeaveVerifiers => "leave_verifiers",
+            Self::AllowSettler { .. } => "allow_settler",
+            Self::RegisterSettler => "register_settler",
+            Self::SubmitBatch { .. } => "submit_batch",
+            Self::ChallengeLeaf { .. } => "challenge_leaf",
+            Self::AnswerLeaf(_) => "answer_leaf",
+            Self::ExpireChallenge { .. } => "expire_challenge",
+            Self::ReclaimChallenge { .. } => "reclaim_challenge",
+            Self::ProveBadSum { .. } => "prove_bad_sum",
+            Self::ProveDuplicate { .. } => "prove_duplicate",
+            Self::ProveStale(_) => "prove_stale",
+            Self::Claim(_) => "claim",
+            Self::RedeemOmitted(_) => "redeem_omitted",
+            Self::ReleaseBond { .. } => "release_bond",
+            Self::CloseBatch { .. } => "close_batch",
+            Self::SubmitVerdict(_) => "submit_verdict",
+            Self::Appeal { .. } => "appeal",
+            Self::ExecuteVerdict { .. } => "execute_verdict",
         }
     }
 }
@@ -239,12 +375,45 @@ impl fmt::Display for Call {
             Self::WithdrawUnstaked => f.write_str("take back what is no longer at stake"),
             Self::Propose(Proposal::Approve { .. }) => f.write_str("propose a policy"),
             Self::Propose(Proposal::Revoke { .. }) => f.write_str("propose to revoke a policy"),
+            Self::Propose(Proposal::Rule { upheld, .. }) => {
+                write!(f, "propose to {} a verdict", if *upheld { "uphold" } else { "overturn" })
+            }
             Self::Vote { referendum, aye, .. } => {
                 write!(f, "vote {} in referendum {referendum}", if *aye { "yes" } else { "no" })
             }
             Self::PlaceDeposit { referendum } => write!(f, "pay the deposit of referendum {referendum}"),
             Self::JoinVerifiers => f.write_str("join the verifiers"),
             Self::LeaveVerifiers => f.write_str("leave the verifiers"),
+            Self::AllowSettler { limit, .. } => {
+                write!(f, "let a settler's batches take {limit} credits each")
+            }
+            Self::RegisterSettler => f.write_str("register as a settler"),
+            Self::SubmitBatch { epoch, leaf_count, .. } => {
+                write!(f, "submit the batch of epoch {epoch} with {leaf_count} leaves")
+            }
+            Self::ChallengeLeaf { batch, index } => write!(f, "challenge leaf {index} of batch {batch}"),
+            Self::AnswerLeaf(answer) => {
+                write!(f, "show the vouchers of leaf {} of batch {}", answer.proof.index, answer.batch)
+            }
+            Self::ExpireChallenge { batch, index } => {
+                write!(f, "void batch {batch} for its silence about leaf {index}")
+            }
+            Self::ReclaimChallenge { batch, index } => {
+                write!(f, "take back the bond for leaf {index} of batch {batch}")
+            }
+            Self::ProveBadSum { batch, .. } => write!(f, "show that batch {batch} does not add up"),
+            Self::ProveDuplicate { batch, .. } => write!(f, "show that batch {batch} is out of order"),
+            Self::ProveStale(stale) => write!(f, "show that batch {} counts too little", stale.batch),
+            Self::Claim(shown) => write!(f, "claim leaf {} of batch {}", shown.proof.index, shown.batch),
+            Self::RedeemOmitted(of) => write!(f, "redeem a voucher that batch {} left out", of.batch),
+            Self::ReleaseBond { batch } => write!(f, "take back the bond of batch {batch}"),
+            Self::CloseBatch { batch } => write!(f, "close batch {batch}"),
+            Self::SubmitVerdict(_) => f.write_str("submit a verdict"),
+            Self::Appeal { .. } => f.write_str("appeal a verdict"),
+            Self::ExecuteVerdict { .. } => f.write_str("execute a verdict"),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use potluck_primitives::{Account, Genesis, Registration, SignedRegistration, SignedVoucher, Voucher};
+use potluck_primitives::{
+    Account, Genesis, Receipt, Registration, SignatureBytes, SignedRegistration, SignedVoucher, Verdict,
+    Voucher, acknowledgement,
+};
 use subxt::{
     SubstrateConfig,
     transactions::Signer,
@@ -28,6 +31,21 @@ impl Key {
     /// Signs a voucher; it verifies when this key is the payer's.
     pub fn voucher(&self, voucher: Voucher, genesis: &Genesis) -> SignedVoucher {
         SignedVoucher::sign_with(voucher, genesis, |digest| self.0.sign(digest).to_bytes())
+    }
+
+    /// Promises to count a voucher: for the key of the settler that the voucher names.
+    pub fn acknowledge(&self, voucher: &Voucher, genesis: &Genesis) -> SignatureBytes {
+        self.0.sign(&acknowledgement(&voucher.digest(genesis), genesis)).to_bytes()
+    }
+
+    /// Signs a verdict, as one of those who were drawn to judge.
+    pub fn verdict(&self, verdict: &Verdict, genesis: &Genesis) -> (Account, SignatureBytes) {
+        (self.account(), self.0.sign(&verdict.digest(genesis)).to_bytes())
+    }
+
+    /// Signs the receipt of a job, as either end of it.
+    pub fn receipt(&self, receipt: &Receipt) -> SignatureBytes {
+        self.0.sign(&receipt.signed_bytes()).to_bytes()
     }
 
     /// Signs a registration; it verifies when this key is the account's.

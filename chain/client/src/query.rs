@@ -1,4 +1,4 @@
-//! What is asked of a block: balances, lanes, providers, policies, referenda.
+//! What is asked of a block: balances, lanes, batches, providers, policies, referenda.
 
 use potluck_primitives::{Account, MicroCredits, PolicyHash, PolicyKind, PoolClass, Voucher};
 use subxt::{
@@ -14,6 +14,10 @@ use crate::{
     },
     runtime::{self, runtime_types as types},
 };
+
+pub use batches::{Batch, Standing, Supply};
+
+mod batches;
 
 /// Most verifiers, referenda or policies that an answer is read for.
 const MOST: usize = 1_024;
@@ -63,6 +67,15 @@ pub struct Provider {
     pub verifier: bool,
     /// Verdicts that wait for it.
     pub cases: u32,
+}
+
+/// Who judges a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The verifiers that are drawn.
+    pub drawn: Vec<Account>,
+    /// How many of them have to sign.
+    pub quorum: u32,
 }
 
 /// A policy that is in force, or will be.
@@ -215,6 +228,24 @@ impl Node {
             }
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Who judges a job of a provider, drawn by the block `at_block`; none where that block draws nobody any more, or
+    /// not yet.
+    ///
+    /// # Errors
+    /// [`LinkError`]
+    pub async fn sample(
+        &self,
+        at: &At,
+        provider: Account,
+        job: [u8; 16],
+        at_block: u32,
+    ) -> Result<Option<Sample>, LinkError> {
+        let sample = runtime::runtime_apis().providers_api().verifier_sample(provider, job, at_block);
+        let view = self.api(at, sample).await?;
+        Ok(view
+            .map(|view| Sample { drawn: view.drawn.into_iter().take(MOST).collect(), quorum: view.quorum }))
     }
 
     /// The policies in force and those to come.

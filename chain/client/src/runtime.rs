@@ -21,6 +21,38 @@
         with = "::subxt::utils::Static<::potluck_primitives::SignedRegistration>"
     ),
     substitute_type(
+        path = "potluck_primitives::verdict::SignedVerdict",
+        with = "::subxt::utils::Static<::potluck_primitives::SignedVerdict>"
+    ),
+    substitute_type(
+        path = "potluck_primitives::sum::Leaf",
+        with = "::subxt::utils::Static<::potluck_primitives::Leaf>"
+    ),
+    substitute_type(
+        path = "potluck_primitives::sum::SumNode",
+        with = "::subxt::utils::Static<::potluck_primitives::SumNode>"
+    ),
+    substitute_type(
+        path = "potluck_primitives::sum::SumProof",
+        with = "::subxt::utils::Static<::potluck_primitives::SumProof>"
+    ),
+    substitute_type(
+        path = "potluck_primitives::sum::challenge::BadSum",
+        with = "::subxt::utils::Static<::potluck_primitives::BadSum>"
+    ),
+    substitute_type(
+        path = "potluck_primitives::sum::challenge::Duplicate",
+        with = "::subxt::utils::Static<::potluck_primitives::Duplicate>"
+    ),
+    substitute_type(
+        path = "pallet_potluck_credits::types::Evidence",
+        with = "::subxt::utils::Static<crate::call::Evidence>"
+    ),
+    substitute_type(
+        path = "pallet_potluck_credits::types::Knowledge",
+        with = "::subxt::utils::Static<crate::call::Knowledge>"
+    ),
+    substitute_type(
         path = "potluck_primitives::units::PolicyKind",
         with = "::subxt::utils::Static<::potluck_primitives::PolicyKind>"
     ),

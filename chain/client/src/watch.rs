@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::Stream;
-use potluck_primitives::{Account, MicroCredits, Voucher};
+use potluck_primitives::{Account, MicroCredits, PolicyHash, PolicyKind, PoolClass, Voucher};
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::{
@@ -71,7 +71,45 @@ pub enum Event {
         /// By how much.
         amount: MicroCredits,
     },
-    /// What is approved changed.
+    /// A batch can be disputed.
+    BatchSubmitted {
+        /// Its number.
+        batch: u32,
+        /// Whose.
+        settler: Account,
+        /// Of which epoch.
+        epoch: u32,
+        /// The last block in which a leaf can be challenged.
+        challenges_until: u32,
+    },
+    /// A settler must show the vouchers of a leaf, or loses its bond.
+    LeafChallenged {
+        /// Of which batch.
+        batch: u32,
+        /// Which leaf.
+        index: u32,
+        /// The last block for an answer.
+        answer_by: u32,
+    },
+    /// A batch was shown to be wrong: its vouchers are redeemed one by one.
+    BatchVoided {
+        /// Its number.
+        batch: u32,
+        /// Who showed it.
+        winner: Account,
+        /// What that gained.
+        reward: MicroCredits,
+    },
+    /// A verdict waits: the provider may appeal.
+    VerdictSubmitted {
+        /// Whom it is about.
+        provider: Account,
+        /// The job.
+        job: [u8; 16],
+        /// The last block for an appeal.
+        until: u32,
+    },
+    /// What is approved changed, or an approved policy came into force with this block.
     Policies,
 }
 
@@ -125,6 +163,16 @@ pub struct Listening {
     head: watch::Receiver<Option<Head>>,
     policies: watch::Receiver<PolicySet>,
     trouble: watch::Receiver<Option<LinkError>>,
+}
+
+impl PolicySet {
+    /// What decides at the block that the set is of.
+    pub fn in_force(&self, kind: PolicyKind, class: PoolClass) -> Option<PolicyHash> {
+        let of = |policy: &&ApprovedPolicy| {
+            policy.kind == kind && policy.class == class && policy.from <= self.block
+        };
+        self.policies.iter().filter(of).max_by_key(|policy| policy.from).map(|policy| policy.hash)
+    }
 }
 
 impl Listening {
@@ -235,16 +283,18 @@ impl Watcher {
             None => head.number,
         };
         self.behind = 0;
-        let mut changed = self.read.is_none();
         for number in first..=head.number {
             let hash =
                 if number == head.number { Some(head.hash) } else { self.node.hash_of(number).await? };
             let hash = hash.ok_or_else(|| LinkError::Nonsense(format!("it lacks block {number}")))?;
-            changed |= self.read_block(Head { number, hash }).await?;
-            self.read = Some(Head { number, hash });
-        }
-        if changed {
-            self.read_policies(head).await?;
+            let block = Head { number, hash };
+            let events = self.read_block(block).await?;
+            // What is told is asked for next: the policies are there before.
+            if self.read.is_none() || events.contains(&Event::Policies) {
+                self.read_policies(block).await?;
+            }
+            events.into_iter().for_each(|event| self.tell(event));
+            self.read = Some(block);
         }
         self.head.send_replace(Some(head));
         self.tell(Event::Final(head));
@@ -253,15 +303,15 @@ impl Watcher {
         Ok(())
     }
 
-    /// Tells the events of a block; whether the policies changed.
-    async fn read_block(&self, block: Head) -> Result<bool, LinkError> {
+    /// What a block has for nodes.
+    async fn read_block(&self, block: Head) -> Result<Vec<Event>, LinkError> {
         use runtime::{
             credits::events as credits, policies::events as policies, providers::events as providers,
         };
         let at = self.node.at(block).await?;
         let events =
             self.node.ask(async { at.events().fetch().await.map_err(|error| unclear(&error)) }).await?;
-        let mut changed = false;
+        let mut found = Vec::new();
         for event in events.iter() {
             let event = event.map_err(|error| unclear(&error))?;
             let told = if let Some(Ok(it)) = event.decode_fields_as::<credits::Deposited>() {
@@ -278,18 +328,39 @@ impl Watcher {
                 }
             } else if let Some(Ok(it)) = event.decode_fields_as::<providers::Slashed>() {
                 Event::Slashed { provider: it.provider.0, amount: MicroCredits(it.slashed) }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<providers::VerdictSubmitted>() {
+                Event::VerdictSubmitted { provider: it.provider.0, job: it.job, until: it.until }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<credits::BatchSubmitted>() {
+                Event::BatchSubmitted {
+                    batch: it.batch,
+                    settler: it.settler.0,
+                    epoch: it.epoch,
+                    challenges_until: it.challenges_until,
+                }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<credits::LeafChallenged>() {
+                Event::LeafChallenged { batch: it.batch, index: it.index, answer_by: it.answer_by }
+            } else if let Some(Ok(it)) = event.decode_fields_as::<credits::BatchVoided>() {
+                let reward = MicroCredits(it.reward);
+                Event::BatchVoided { batch: it.batch, winner: it.winner.0, reward }
             } else if event.is::<policies::Approved>()
                 || event.is::<policies::Dropped>()
                 || event.is::<policies::Revoked>()
             {
-                changed = true;
                 Event::Policies
             } else {
                 continue;
             };
-            self.tell(told);
+            found.push(told);
         }
-        Ok(changed)
+        // Nothing happens on the chain at the height that a decision named: it is told here.
+        if self.comes_into_force(block.number) && !found.contains(&Event::Policies) {
+            found.push(Event::Policies);
+        }
+        Ok(found)
+    }
+
+    fn comes_into_force(&self, block: u32) -> bool {
+        self.policies.borrow().policies.iter().any(|policy| policy.from == block)
     }
 
     async fn read_policies(&self, head: Head) -> Result<(), LinkError> {

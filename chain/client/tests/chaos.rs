@@ -53,7 +53,8 @@ async fn what_the_chain_holds_is_what_was_asked_whatever_happens_on_the_way() {
     let upstream = url.trim_start_matches("ws://").parse().unwrap();
     let proxy = Proxy::start(upstream, 7).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let (payer, payee) = (known_key("bob"), known_key("dave"));
+    // Nobody else pays this payee on a chain that tests share.
+    let (payer, payee) = (known_key("bob"), known_key("verifier3"));
     // Vouchers are refused as long as there is nothing to pay them from.
     let funded = start(&url, payer.clone(), &dir.path().join("first"));
     let live = funded.handle().reached(Duration::from_secs(20)).await.unwrap();

@@ -43,6 +43,6 @@ pub use units::{
     Pool, PoolClass, SignatureBytes,
 };
 pub use verdict::{MAX_SIGNERS, SignedVerdict, Verdict, VerdictError};
-pub use voucher::{Forged, SignedVoucher, Voucher, verify_batch};
+pub use voucher::{Forged, SignedVoucher, Voucher, acknowledgement, verify_batch};
 
 pub use ed25519_dalek::SigningKey;

@@ -15,19 +15,29 @@ use crate::{
 
 /// Keeps a signature of a voucher from being taken for one of anything else.
 const DOMAIN: &[u8] = b"potluck voucher 1\0";
+/// Keeps a settler's promise from being taken for a signature of anything else.
+const PROMISE: &[u8] = b"potluck acknowledgement 1\0";
+
+/// What a settler signs to promise that its batch counts the voucher with this digest: BLAKE2b-256 of the format's
+/// name, the chain and the digest.
+pub fn acknowledgement(digest: &Hash, genesis: &Genesis) -> Hash {
+    blake2_256(&[PROMISE, &genesis.0, digest])
+}
 
 /// A payer's word to a payee.
 #[derive(
     Clone, Debug, PartialEq, Eq, Hash, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
 )]
 pub struct Voucher {
-    /// The root key of the pool it was earned in; [`PUBLIC_POOL`](crate::PUBLIC_POOL) for the chain's own.
+    /// Which way its lane is paid. [`PUBLIC_POOL`](crate::PUBLIC_POOL), all zeros: the payee redeems it by itself. A
+    /// settler's account: that settler's batches count it, and `lane` is the epoch whose batch does.
     pub pool: Pool,
     /// Who pays.
     pub payer: Account,
     /// Who is paid.
     pub payee: Account,
-    /// Which of the lanes between the two: each counts by itself.
+    /// Which of the lanes between the two: each counts by itself. In the public pool any number, with a settler the
+    /// epoch.
     pub lane: u32,
     /// Rises with each voucher of the lane.
     pub nonce: u64,

@@ -1,3 +1,5 @@
+mod random;
+
 use frame_support::{
     assert_ok,
     dispatch::GetDispatchInfo as _,
@@ -149,7 +151,7 @@ fn settings_under_which_nothing_could_pass_are_refused() {
 }
 
 #[test]
-fn the_heaviest_call_fits_into_a_block() {
+fn the_heaviest_calls_fit_into_a_block() {
     let verdict = potluck_primitives::Verdict {
         job: [0; 16],
         provider: [0; 32],
@@ -160,10 +162,35 @@ fn the_heaviest_call_fits_into_a_block() {
     };
     let signatures = (0..32u8).map(|byte| ([byte; 32], [0; 64])).collect();
     let signed = potluck_primitives::SignedVerdict::new(verdict, signatures).unwrap();
-    let call = RuntimeCall::Providers(pallet_potluck_providers::Call::submit_verdict { signed });
+    let voucher = potluck_primitives::Voucher {
+        pool: [0; 32],
+        payer: [1; 32],
+        payee: [2; 32],
+        lane: 0,
+        nonce: 0,
+        cumulative: potluck_primitives::MicroCredits(0),
+        expires: potluck_primitives::Block(0),
+        receipts_root: [0; 32],
+    };
+    let voucher = potluck_primitives::SignedVoucher { voucher, signature: [0; 64] };
+    let leaf = potluck_primitives::Leaf { account: [0; 32], delta: 0, gross: 0, vouchers_root: [0; 32] };
+    let siblings = potluck_primitives::Bounded::empty();
+    let proof = potluck_primitives::SumProof { index: 0, leaf_count: 1, siblings };
+    let most_vouchers = vec![voucher.clone(); 32].try_into().unwrap();
+    let most_listed = vec![voucher; 64].try_into().unwrap();
+    use pallet_potluck_credits::Call as Credit;
+    let calls = [
+        RuntimeCall::Providers(pallet_potluck_providers::Call::submit_verdict { signed }),
+        RuntimeCall::Credits(Credit::close_batch { batch: 0 }),
+        RuntimeCall::Credits(Credit::redeem { vouchers: most_vouchers }),
+        RuntimeCall::Credits(Credit::answer_leaf { batch: 0, leaf, proof, vouchers: most_listed }),
+    ];
     let most =
         configs::RuntimeBlockWeights::get().get(frame_support::dispatch::DispatchClass::Normal).max_extrinsic;
-    assert!(call.get_dispatch_info().total_weight().all_lte(most.unwrap()));
+    for call in calls {
+        let weight = call.get_dispatch_info().total_weight();
+        assert!(weight.all_lte(most.unwrap()), "{call:?} weighs {weight:?}");
+    }
 }
 
 /// What `chain/build` wrote, by its name.

@@ -29,6 +29,8 @@ pub(super) fn routes() -> Router<Api> {
         .route("/potluck/v1/credits/deposit", on_post(deposit))
         .route("/potluck/v1/credits/withdraw", on_post(withdraw))
         .route("/potluck/v1/credits/redeem", on_post(redeem))
+        .route("/potluck/v1/credits/pay", on_post(pay))
+        .route("/potluck/v1/credits/vouchers", get(vouchers).post(accept))
         .route("/potluck/v1/provider", get(provider))
         .route("/potluck/v1/provider/register", on_post(register))
         .route("/potluck/v1/provider/deregister", on_post(deregister))
@@ -84,6 +86,28 @@ async fn withdraw(State(api): State<Api>, Extension(caller): Extension<Caller>, 
 
 async fn redeem(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
     Ok(Json(api.settlement_for(&caller)?.redeem().await?))
+}
+
+async fn pay(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
+    let settlement = api.settlement_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let to = fields.required_string("to")?;
+    let amount = fields.required_string("amount")?;
+    let blocks = fields.integer("blocks", 1..=i64::from(u32::MAX))?.and_then(|it| it.try_into().ok());
+    fields.finish()?;
+    Ok(Json(settlement.pay(&to, &amount, blocks).await?))
+}
+
+async fn vouchers(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
+    Ok(Json(api.settlement_for(&caller)?.vouchers().await?))
+}
+
+async fn accept(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
+    let settlement = api.settlement_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let voucher = fields.required_string("voucher")?;
+    fields.finish()?;
+    Ok(Json(settlement.take(&voucher).await?))
 }
 
 async fn provider(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
@@ -193,8 +217,12 @@ async fn status(State(api): State<Api>, Extension(caller): Extension<Caller>) ->
     Ok(Json(api.settlement_for(&caller)?.status().await))
 }
 
-async fn forget(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
-    Ok(Json(api.settlement_for(&caller)?.forget().await?))
+async fn forget(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
+    let settlement = api.settlement_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let vouchers = fields.bool("vouchers")?.unwrap_or_default();
+    fields.finish()?;
+    Ok(Json(settlement.forget(vouchers).await?))
 }
 
 impl From<SettlementError> for ApiError {
@@ -207,12 +235,28 @@ impl From<SettlementError> for ApiError {
             }
             SettlementError::Refused { .. } => (StatusCode::CONFLICT, "chain_refused"),
             SettlementError::Client(error) => client(error),
-            SettlementError::Book(BookError::Escrow { .. }) => (StatusCode::CONFLICT, "escrow_too_small"),
-            SettlementError::Book(_) => (StatusCode::INTERNAL_SERVER_ERROR, "vouchers_failed"),
+            SettlementError::Book(error) => book(error),
             SettlementError::Work(_) => (StatusCode::SERVICE_UNAVAILABLE, "work_not_found"),
             SettlementError::Closed => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
         };
         Self::new(status, error.to_string()).code(code)
+    }
+}
+
+fn book(error: &BookError) -> (StatusCode, &'static str) {
+    match error {
+        BookError::Escrow { .. } => (StatusCode::CONFLICT, "escrow_too_small"),
+        BookError::NotOurs
+        | BookError::TooShort { .. }
+        | BookError::Shorter { .. }
+        | BookError::Old { .. }
+        | BookError::Less { .. }
+        | BookError::Forged
+        | BookError::Overflow => (StatusCode::BAD_REQUEST, "voucher_refused"),
+        BookError::Lanes(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_lanes"),
+        BookError::Journal(_) | BookError::Unknown { .. } => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "vouchers_failed")
+        }
     }
 }
 

@@ -30,7 +30,11 @@ enum Command {
     /// Say how the chain is, and the connection to it.
     Status,
     /// Give up what is under way on a development chain that no longer exists.
-    Forget,
+    Forget {
+        /// Put the vouchers aside as well: on a chain that lives, those of others are lost with that.
+        #[arg(long)]
+        vouchers: bool,
+    },
 }
 
 impl Chain {
@@ -42,11 +46,15 @@ impl Chain {
                 let found = Client::connect(&context).await?.get("/potluck/v1/chain").await?;
                 if json { print_line(&found.to_string()) } else { print(&page(&found)) }
             }
-            Command::Forget => {
+            Command::Forget { vouchers } => {
                 let client = Client::connect(&context).await?;
-                let done = client.post("/potluck/v1/chain/forget", &json!({})).await?;
+                let done = client.post("/potluck/v1/chain/forget", &json!({"vouchers": vouchers})).await?;
                 let number = done.get("given_up").and_then(Value::as_u64).unwrap_or_default();
-                print_line(&if json { done.to_string() } else { format!("{number} calls were given up") })
+                let mut words = format!("{number} calls were given up");
+                if let Some(path) = done.get("vouchers").and_then(Value::as_str) {
+                    words += &format!("; the vouchers are in {path} now");
+                }
+                print_line(&if json { done.to_string() } else { words })
             }
         }
     }

@@ -1,5 +1,10 @@
 //! `potluck credits`
 
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -9,10 +14,13 @@ use super::{
     print, print_line,
 };
 
+/// Longest file with a voucher, in bytes; one has a few hundred.
+const MAX_VOUCHER_FILE: u64 = 64 << 10;
+
 /// Credits of the public pool: what this machine has, owes and earned. One credit is one hour of a reference machine.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck credits balance\n  potluck credits deposit 5        put 5 credits into escrow, to pay others from\n  potluck credits redeem           have the vouchers of others paid now\n  potluck credits withdraw 2       ask 2 credits back; `potluck credits withdraw` takes them when they have thawed"
+    after_help = "Examples:\n  potluck credits balance\n  potluck credits deposit 5        put 5 credits into escrow, to pay others from\n  potluck credits redeem           have the vouchers of others paid now\n  potluck credits pay ACCOUNT 2 > voucher        sign a voucher for 2 credits\n  potluck credits accept voucher   take one that another machine signed\n  potluck credits withdraw 2       ask 2 credits back; `potluck credits withdraw` takes them when they have thawed"
 )]
 pub(super) struct Credits {
     #[command(subcommand)]
@@ -38,6 +46,23 @@ enum Command {
     },
     /// Have all vouchers paid that this machine was given, whether they are due or not.
     Redeem,
+    /// Sign a voucher for another account, paid from the escrow, and print it for handing over.
+    Pay {
+        /// The account of the other machine, as its `potluck credits balance` shows it.
+        to: String,
+        /// Credits, as in 5 or 1.25.
+        amount: String,
+        /// Blocks for which the other machine can redeem it [default: 100800, a week].
+        #[arg(long, value_name = "N")]
+        blocks: Option<u32>,
+    },
+    /// Take a voucher that another machine printed; it is redeemed when it is worth it, or with `redeem`.
+    Accept {
+        /// Its file; `-` reads from stdin.
+        file: PathBuf,
+    },
+    /// List the vouchers that this machine was given, and those that it signed.
+    Vouchers,
     /// Show what was asked of the chain, and what is under way.
     History,
 }
@@ -64,6 +89,20 @@ impl Credits {
                 let done = client.post("/potluck/v1/credits/redeem", &json!({})).await?;
                 if json { print_line(&done.to_string()) } else { print_line(&redeemed(&done)) }
             }
+            Command::Pay { to, amount, blocks } => {
+                let body = json!({"to": to, "amount": amount, "blocks": blocks});
+                let done = client.post("/potluck/v1/credits/pay", &body).await?;
+                if json { print_line(&done.to_string()) } else { paid(&done) }
+            }
+            Command::Accept { file } => {
+                let body = json!({"voucher": voucher(&file)?});
+                let done = client.post("/potluck/v1/credits/vouchers", &body).await?;
+                if json { print_line(&done.to_string()) } else { print_line(&accepted(&done)) }
+            }
+            Command::Vouchers => {
+                let found = client.get("/potluck/v1/credits/vouchers").await?;
+                if json { print_line(&found.to_string()) } else { print(&vouchers(&found)) }
+            }
             Command::History => {
                 let found = client.get("/potluck/v1/credits/history").await?;
                 if json { print_line(&found.to_string()) } else { print(&history(&found)) }
@@ -84,8 +123,10 @@ fn words(done: &Value) -> String {
     if text(done, "state") == "under_way" {
         let before = done.get("asked_before").and_then(Value::as_bool).unwrap_or_default();
         let again = if before { " (it was asked for before, and is done once)" } else { "" };
+        let trouble = done.get("trouble").and_then(Value::as_str);
+        let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
         return format!(
-            "under way{again}; it goes on by itself, also after a restart: see `potluck credits history`"
+            "under way{again}{trouble}; it goes on by itself, also after a restart: see `potluck credits history`"
         );
     }
     let mut line = match (text(done, "result"), done.get("block").and_then(Value::as_u64)) {
@@ -119,6 +160,67 @@ fn redeemed(done: &Value) -> String {
         lines += &format!("\n  {}", words(call));
     }
     lines
+}
+
+/// A voucher in a file: as `potluck credits pay` prints it, with or without `--json`.
+fn voucher(file: &Path) -> Result<String, CliError> {
+    let failed = |source| CliError::Io { what: "the voucher could not be read", source };
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().lock().take(MAX_VOUCHER_FILE).read_to_string(&mut text).map_err(failed)?;
+    } else {
+        let opened = std::fs::File::open(file).map_err(failed)?;
+        opened.take(MAX_VOUCHER_FILE).read_to_string(&mut text).map_err(failed)?;
+    }
+    let of_json = serde_json::from_str::<Value>(&text).ok();
+    let of_json = of_json.as_ref().and_then(|it| it.get("voucher")?.as_str());
+    Ok(of_json.map_or_else(|| text.trim().to_owned(), str::to_owned))
+}
+
+/// The voucher alone goes to stdout, so that it can be written to a file.
+fn paid(done: &Value) -> Result<(), CliError> {
+    eprintln!(
+        "{} credits for {}, to be redeemed until block {}; {} credits of the escrow are promised now. Hand over this line:",
+        text(done, "amount"),
+        text(done, "payee"),
+        done.get("expires").and_then(Value::as_u64).unwrap_or_default(),
+        text(done, "promised"),
+    );
+    print_line(text(done, "voucher"))
+}
+
+fn accepted(done: &Value) -> String {
+    let mut words = format!(
+        "{} credits more from {}, {} to be redeemed until block {}",
+        text(done, "gained"),
+        text(done, "payer"),
+        text(done, "due"),
+        done.get("expires").and_then(Value::as_u64).unwrap_or_default(),
+    );
+    if done.get("covered").and_then(Value::as_bool) == Some(false) {
+        words += &format!(
+            "\nthe payer has only {} credits in escrow, for all of its vouchers: redeem it soon, and ask for a deposit",
+            text(done, "escrow")
+        );
+    }
+    words
+}
+
+fn vouchers(found: &Value) -> String {
+    let rows = |field: &'static str, how: &'static str, other: &'static str| {
+        list(found, field).iter().map(move |it| {
+            let expires = it.get("expires").and_then(Value::as_u64).unwrap_or_default();
+            let fields =
+                [how, text(it, other), text(it, "cumulative"), text(it, "redeemed"), text(it, "open")];
+            let [how, other, all, redeemed, open] = fields.map(str::to_owned);
+            [how, other, all, redeemed, open, format!("block {expires}")]
+        })
+    };
+    let rows: Vec<_> = rows("earning", "from", "payer").chain(rows("paying", "to", "payee")).collect();
+    if rows.is_empty() {
+        return "there are no vouchers\n".into();
+    }
+    output::table(["", "ACCOUNT", "IN ALL", "REDEEMED", "OPEN", "GOOD UNTIL"], &rows)
 }
 
 fn page(found: &Value) -> String {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
@@ -77,7 +78,8 @@ impl Gov {
                 if json { print_line(&found.to_string()) } else { print(&policies(&found)) }
             }
             Command::Propose { kind, policy, from, uri, revoke } => {
-                let component = hash_of(&policy)?;
+                let component =
+                    if revoke { hash_of(&policy)? } else { offered(&client, kind, &policy).await? };
                 let body =
                     json!({"kind": kind, "component": component, "from": from, "uri": uri, "revoke": revoke});
                 let done = client.post("/potluck/v1/gov/propose", &body).await?;
@@ -115,6 +117,25 @@ fn hash_of(policy: &str) -> Result<String, CliError> {
     Ok(PolicyHash::of(&std::fs::read(path).map_err(failed)?).to_string())
 }
 
+/// The hash of a component. That of a file is checked and kept by this machine's node, so that it has it when it is
+/// approved.
+async fn offered(client: &Client, kind: Kind, policy: &str) -> Result<String, CliError> {
+    let hash = hash_of(policy)?;
+    if !Path::new(policy).is_file() {
+        return Ok(hash);
+    }
+    let failed = |source| CliError::Io { what: "the component could not be read", source };
+    let bytes = std::fs::read(policy).map_err(failed)?;
+    let request = client.to(Method::POST, "/potluck/v1/policies")?.body(bytes);
+    let added = client.answer(request).await?;
+    match text(&added, "kind") {
+        decides if decides == kind.to_string() => Ok(text(&added, "hash").to_owned()),
+        decides => Err(CliError::Usage(format!(
+            "{policy} decides about {decides}, not about {kind}: propose it with `potluck gov propose {decides} {policy}`"
+        ))),
+    }
+}
+
 fn proposed(done: &Value, component: &str) -> Result<(), CliError> {
     let Some(referendum) = done.get("referendum").and_then(Value::as_u64) else { return ended(done, false) };
     let from = done.get("from").and_then(Value::as_u64).unwrap_or_default();
@@ -135,7 +156,10 @@ fn policies(found: &Value) -> String {
             let in_force = it.get("in_force").and_then(Value::as_bool).unwrap_or_default();
             let from = number(it, "from");
             let when = if in_force { format!("since block {from}") } else { format!("from block {from} on") };
-            [text(it, "kind").to_owned(), text(it, "hash").to_owned(), when, text(it, "uri").to_owned()]
+            let decides = it.get("decides").and_then(Value::as_bool).unwrap_or_default();
+            let here = if decides { "decides" } else { text(it, "trouble") };
+            let fields = [text(it, "kind"), text(it, "hash"), &when, here, text(it, "uri")];
+            fields.map(str::to_owned)
         })
         .collect();
     if rows.is_empty() {
@@ -144,7 +168,7 @@ fn policies(found: &Value) -> String {
             number(found, "block")
         );
     }
-    output::table(["KIND", "COMPONENT", "WHEN", "WHERE"], &rows)
+    output::table(["KIND", "COMPONENT", "WHEN", "HERE", "WHERE"], &rows)
 }
 
 fn status(found: &Value) -> String {

@@ -47,6 +47,11 @@ enum Command {
     Build(local::Build),
     /// Try routing policies on a pool that exists only in numbers. Needs no node.
     Simulate(simulate::Simulate),
+    /// Check a component and keep it on this machine, so that it is here when others approve it.
+    Add {
+        /// The component.
+        file: PathBuf,
+    },
     /// Put a policy to the vote of the pool; where its owner decides, and as its owner, this decides.
     #[command(visible_alias = "approve")]
     Propose(Propose),
@@ -112,6 +117,12 @@ impl Policy {
                 let found =
                     client.get(&format!("/potluck/v1/policies/components/{}", word(&policy)?)).await?;
                 if json { print_line(&found.to_string()) } else { print_line(local::page(&found).trim_end()) }
+            }
+            Command::Add { file } => {
+                let bytes = local::read(&file, MAX_COMPONENT as u64)?;
+                let request = client.to(Method::POST, "/potluck/v1/policies")?.body(bytes);
+                let added = client.answer(request).await?;
+                if json { print_line(&added.to_string()) } else { print_line(local::page(&added).trim_end()) }
             }
             Command::Propose(Propose { policy, from, note }) => {
                 let from = from.as_deref().map(time).transpose()?;

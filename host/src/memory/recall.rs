@@ -17,7 +17,7 @@ use super::{
     request::{Explain, Filter, RecallRequest},
     table::{NEVER, moment},
     text::Analyzer,
-    vectors::Store,
+    vectors::{Search, Store},
 };
 
 mod circle;
@@ -46,7 +46,7 @@ const DEPTH: usize = 200;
 const CANDIDATES: usize = 64;
 /// Vectors that the scan gives.
 const NEAREST: usize = 128;
-/// Threads that scan vectors.
+/// Threads that compare vectors, where there are very many to compare.
 const THREADS: usize = 2;
 /// Records from which on words and vectors are looked at by a thread each.
 const SIDE_BY_SIDE: u32 = 30_000;
@@ -116,9 +116,11 @@ pub(super) fn recall(
         let passages = with_whole(&state, passages, &records);
         (records, passages)
     };
-    let near = || nearest(&state, vector, &allowed);
-    let ((records, passages), near) =
-        if state.table.len() > SIDE_BY_SIDE { side_by_side(words, near) } else { (words(), near()) };
+    let search = nearest(&state, vector, &allowed)?;
+    let (records, passages) = match &search {
+        Some(search) if state.table.len() > SIDE_BY_SIDE => side_by_side(words, search),
+        _ => words(),
+    };
     let mut legs = vec![
         Leg { name: "lexical_record", weight: WEIGHTS.record, floor: 0.0, scores: records },
         Leg { name: "lexical_passage", weight: WEIGHTS.passage, floor: 0.0, scores: passages },
@@ -129,7 +131,10 @@ pub(super) fn recall(
         legs.push(Leg { name: "keyword", weight: WEIGHTS.keyword, floor: 0.0, scores });
     }
     if let Some(vector) = vector {
-        let scores = dense(&state, (&question, vector), near?, &legs)?;
+        let near = search.map_or(Ok(Vec::new()), |search| search.finish(THREADS))?;
+        let near = near.into_iter().map(|(ordinal, _)| ordinal);
+        let near = near.filter(|ordinal| allowed.fits(&state, *ordinal)).take(CANDIDATES).collect();
+        let scores = dense(&state, (&question, vector), near, &legs)?;
         legs.push(Leg { name: "dense", weight: WEIGHTS.dense, floor: FLOOR, scores });
     }
     let times = Times { spans: time::mentioned(&request.query, now), now: now.0 };
@@ -257,25 +262,24 @@ fn with_whole(state: &State, mut passages: Scores, records: &Scores) -> Scores {
     passages
 }
 
-/// The records whose whole vectors are nearest to the question's.
-fn nearest(state: &State, vector: Option<&[f32]>, allowed: &Allowed) -> Result<Vec<u32>, MemoryError> {
-    let (Some(records), Some(vector)) = (&state.vectors, vector) else { return Ok(Vec::new()) };
-    let near = records.search(vector, NEAREST, allowed.only.as_ref(), THREADS)?;
-    let near = near.into_iter().map(|(ordinal, _)| ordinal).filter(|ordinal| allowed.fits(state, *ordinal));
-    Ok(near.take(CANDIDATES).collect())
+/// The search for the records whose whole vectors are nearest to the question's.
+fn nearest<'a>(
+    state: &'a State,
+    vector: Option<&[f32]>,
+    allowed: &'a Allowed,
+) -> Result<Option<Search<'a>>, MemoryError> {
+    let (Some(records), Some(vector)) = (&state.vectors, vector) else { return Ok(None) };
+    Ok(Some(records.begin(vector, NEAREST, allowed.only.as_ref())?))
 }
 
-/// Does two things at once.
-fn side_by_side<A, B: Send>(here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+/// Looks at words while another thread scans vectors, and then helps it.
+fn side_by_side<A>(words: impl FnOnce() -> A, search: &Search<'_>) -> A {
     std::thread::scope(|scope| {
-        let other = std::thread::Builder::new().name("recall".to_owned()).spawn_scoped(scope, &there);
-        let here = here();
-        let there = match other {
-            Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            // A thread that does not start is done without.
-            Err(_) => there(),
-        };
-        (here, there)
+        // A thread that does not start is done without: whoever finishes the search scans what is left.
+        let _ = std::thread::Builder::new().name("recall".to_owned()).spawn_scoped(scope, || search.work());
+        let found = words();
+        search.work();
+        found
     })
 }
 

@@ -31,6 +31,7 @@ use self::codec::Rotation;
 pub use self::error::{Damage, Error};
 use self::manifest::{Entry, Manifest};
 pub use self::seal::{Built, Sealing};
+pub use self::search::Search;
 use self::segment::Segment;
 use self::tail::Tail;
 

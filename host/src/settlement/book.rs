@@ -4,7 +4,11 @@
 //! machine signs is on disk before it leaves; after a crash the next one is for more than any that may have left. One
 //! that it is given is on disk before it is acknowledged.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use parity_scale_codec::{Decode, Encode};
 use potluck_chain_client::{
@@ -324,14 +328,15 @@ impl Book {
         Ok(())
     }
 
-    /// Drops lanes on which nothing more can be had after block `now`; what was lost with them.
+    /// Drops lanes whose vouchers have expired by block `now`, but for those that the chain owes anyway; what was lost
+    /// with them.
     ///
     /// # Errors
     /// [`BookError::Journal`]
-    pub fn expire(&mut self, now: Block) -> Result<MicroCredits, BookError> {
-        let past = |it: &Earning| it.best.voucher.expires < now;
+    pub fn expire(&mut self, now: Block, owed: &BTreeSet<Lane>) -> Result<MicroCredits, BookError> {
+        let past = |lane: &Lane, it: &Earning| it.best.voucher.expires < now && !owed.contains(lane);
         let lanes: Vec<Lane> =
-            self.earning.iter().filter(|(_, it)| past(it)).map(|(lane, _)| *lane).collect();
+            self.earning.iter().filter(|(lane, it)| past(lane, it)).map(|(lane, _)| *lane).collect();
         let mut lost = MicroCredits::ZERO;
         for lane in lanes {
             let due = self.earning.get(&lane).map(Earning::due).unwrap_or_default();
@@ -339,6 +344,21 @@ impl Book {
             lost = lost.checked_add(due).ok_or(BookError::Overflow)?;
         }
         Ok(lost)
+    }
+
+    /// Begins anew with nothing; a copy of the file stays beside it. Returns where.
+    ///
+    /// # Errors
+    /// [`BookError::Journal`]; everything is then as before.
+    pub fn put_aside(&mut self, now_ms: u64) -> Result<PathBuf, BookError> {
+        let path = self.journal.path().to_owned();
+        let copy = path.with_extension(now_ms.to_string());
+        let copied = fs::copy(&path, &copy).and_then(|_| fs::File::open(&copy)?.sync_all());
+        copied.map_err(|source| JournalError::Io { path: copy.clone(), source })?;
+        self.journal.rewrite(std::iter::empty())?;
+        self.paying.clear();
+        self.earning.clear();
+        Ok(copy)
     }
 
     /// The one lane on which this machine pays a payee: its number never changes, for the chain counts it for ever.

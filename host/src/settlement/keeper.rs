@@ -18,7 +18,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Room, SettlementError,
-    schedule::{Moment, Rules, plan},
+    schedule::{Moment, Rules, plan, worthwhile},
     unix_ms,
 };
 use crate::config::ChainSection;
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(600);
 /// Blocks after which the chain's settings are read again.
 const TERMS: u32 = 100;
+/// Blocks after which the book is looked through for what has expired.
+const SWEEP: u32 = 100;
 
 /// A redemption that ended, and its lanes.
 type Ended = (Vec<SignedVoucher>, bool);
@@ -41,6 +43,10 @@ struct Keeper {
     thawing: BTreeSet<Account>,
     /// Lanes under way (`None`), or refused and left alone until then.
     busy: BTreeMap<Lane, Option<Instant>>,
+    /// Lanes that have expired and are owed all the same.
+    owed: BTreeSet<Lane>,
+    /// The block of the last look for such.
+    swept: u32,
     redeeming: JoinSet<Ended>,
 }
 
@@ -53,6 +59,8 @@ pub(super) async fn run(room: Arc<Room>, section: ChainSection) {
         terms: None,
         thawing: BTreeSet::new(),
         busy: BTreeMap::new(),
+        owed: BTreeSet::new(),
+        swept: 0,
         redeeming: JoinSet::new(),
     };
     // What happened while this machine was away.
@@ -139,13 +147,26 @@ impl Keeper {
         }
         let head = *self.room.live.listening.head().borrow();
         let Some(head) = head else { return Ok(()) };
+        // A development chain may begin anew.
+        if head.number >= self.swept.saturating_add(SWEEP) || head.number < self.swept {
+            self.sweep(head.number).await?;
+        }
         let rules = self.rules(head.number).await?;
         let now = Instant::now();
         self.busy.retain(|_, until| until.is_none_or(|until| until > now));
         let busy = self.busy.keys().copied().collect();
-        let moment = Moment { block: Block(head.number), ms: unix_ms(), thawing: &self.thawing, busy: &busy };
+        let (thawing, owed) = (&self.thawing, &self.owed);
+        let moment = Moment { block: Block(head.number), ms: unix_ms(), thawing, busy: &busy, owed };
         let batches = plan(self.room.book().earning(), &rules, &moment, false);
-        for vouchers in batches {
+        for planned in batches {
+            let vouchers = covered(&self.room, &planned, rules.least).await?;
+            for signed in planned.iter().filter(|it| !vouchers.contains(it)) {
+                // Its payer has nothing now: a deposit brings it back.
+                self.busy.insert(Lane::from(&signed.voucher), Some(Instant::now() + AGAIN));
+            }
+            if vouchers.is_empty() {
+                continue;
+            }
             for signed in &vouchers {
                 self.busy.insert(Lane::from(&signed.voucher), None);
             }
@@ -156,6 +177,20 @@ impl Keeper {
                 (vouchers, ended.is_ok_and(|ended| ended.outcome.is_success()))
             });
         }
+        Ok(())
+    }
+
+    /// Lets go of what has expired, and says what was lost with it.
+    async fn sweep(&mut self, head: u32) -> Result<(), SettlementError> {
+        self.owed = owed(&self.room, head).await?;
+        let kept = self.owed.clone();
+        let lost = self.room.with_book(move |book| book.expire(Block(head), &kept)).await??;
+        if lost > MicroCredits::ZERO {
+            tracing::warn!(
+                "vouchers for {lost} credits have expired: their payers' escrows were empty, or this machine was away"
+            );
+        }
+        self.swept = head;
         Ok(())
     }
 
@@ -193,6 +228,54 @@ impl Keeper {
         };
         Ok(rules(&self.section, &terms))
     }
+}
+
+/// Of the lanes whose vouchers have expired by block `now`, those that the chain was shown in time: what it has not paid of
+/// them it owes for ever.
+pub(super) async fn owed(room: &Room, now: u32) -> Result<BTreeSet<Lane>, LinkError> {
+    let past: Vec<SignedVoucher> = {
+        let book = room.book();
+        let past = book.earning().filter(|(_, it)| it.best.voucher.expires.0 < now && it.due().0 > 0);
+        past.map(|(_, it)| it.best.clone()).collect()
+    };
+    let mut owed = BTreeSet::new();
+    if past.is_empty() {
+        return Ok(owed);
+    }
+    let (_, at) = room.live.node.latest().await?;
+    for signed in past {
+        let lane = room.live.node.lane(&at, &signed.voucher).await?;
+        if lane.shown >= signed.voucher.cumulative && lane.redeemed < lane.shown {
+            owed.insert(Lane::from(&signed.voucher));
+        }
+    }
+    Ok(owed)
+}
+
+/// Of vouchers of one batch, those that their payers' escrows cover so far that the chain takes them together: one that
+/// pays nothing would hold up the others.
+pub(super) async fn covered(
+    room: &Room,
+    vouchers: &[SignedVoucher],
+    least: MicroCredits,
+) -> Result<Vec<SignedVoucher>, LinkError> {
+    let (_, at) = room.live.node.latest().await?;
+    let mut escrows = BTreeMap::<Account, MicroCredits>::new();
+    let mut lanes = Vec::with_capacity(vouchers.len());
+    for signed in vouchers {
+        let payer = signed.voucher.payer;
+        let escrow = match escrows.get(&payer) {
+            Some(escrow) => *escrow,
+            // What thaws is still there.
+            None => room.live.node.balance(&at, payer).await?.escrow,
+        };
+        let redeemed = room.live.node.lane(&at, &signed.voucher).await?.redeemed;
+        let due = signed.voucher.cumulative.checked_sub(redeemed).unwrap_or_default();
+        let pays = due.min(escrow);
+        escrows.insert(payer, escrow.checked_sub(pays).unwrap_or_default());
+        lanes.push((signed.clone(), pays));
+    }
+    Ok(worthwhile(lanes, least))
 }
 
 /// The rules of the configuration under the chain's own.

@@ -19,7 +19,7 @@ pub struct Rules {
     pub age_ms: u64,
     /// So many blocks before its voucher expires.
     pub margin: u32,
-    /// What a batch has to pay for the chain to take it.
+    /// What a batch has to pay for each of its lanes, taken together, for the chain to take it without a fee.
     pub least: MicroCredits,
 }
 
@@ -49,6 +49,8 @@ pub struct Moment<'a> {
     pub thawing: &'a BTreeSet<Account>,
     /// Lanes that are being redeemed, or were refused not long ago.
     pub busy: &'a BTreeSet<Lane>,
+    /// Lanes whose vouchers the chain was shown in time: it owes them also when they have expired.
+    pub owed: &'a BTreeSet<Lane>,
 }
 
 /// Why a lane is due now.
@@ -76,20 +78,36 @@ pub fn plan<'a>(
 ) -> Vec<Vec<SignedVoucher>> {
     let mut open: Vec<(Why, &Lane, &Earning)> = lanes
         .filter(|(lane, it)| it.due() > MicroCredits::ZERO && !now.busy.contains(lane))
-        .filter(|(_, it)| it.best.voucher.expires >= now.block)
+        .filter(|(lane, it)| it.best.voucher.expires >= now.block || now.owed.contains(lane))
         .map(|(lane, it)| (why(lane, it, rules, now), lane, it))
         .collect();
     // Among equals the larger ones first, so that what does not fit is what matters least.
     open.sort_by(|a, b| a.0.cmp(&b.0).then(b.2.due().cmp(&a.2.due())).then(a.1.cmp(b.1)));
     let mut batches = Vec::new();
     for batch in open.chunks(MAX_VOUCHERS) {
-        let due = all || batch.iter().any(|(why, ..)| *why != Why::Room);
-        let sum = batch.iter().try_fold(MicroCredits::ZERO, |sum, (_, _, it)| sum.checked_add(it.due()));
-        if due && sum.is_none_or(|sum| sum >= rules.least) {
-            batches.push(batch.iter().map(|(_, _, it)| it.best.clone()).collect());
+        let lanes = batch.iter().map(|(why, _, it)| ((*why, &it.best), it.due())).collect();
+        let taken = worthwhile(lanes, rules.least);
+        if !taken.is_empty() && (all || taken.iter().any(|(why, _)| *why != Why::Room)) {
+            batches.push(taken.into_iter().map(|(_, voucher)| voucher.clone()).collect());
         }
     }
     batches
+}
+
+/// Of lanes and what each would pay, those that together pay `least` for each: what pays least is left out first.
+/// Their order stays.
+pub fn worthwhile<T>(mut lanes: Vec<(T, MicroCredits)>, least: MicroCredits) -> Vec<T> {
+    lanes.retain(|(_, pays)| *pays > MicroCredits::ZERO);
+    while !lanes.is_empty() {
+        let sum = lanes.iter().fold(0_u128, |sum, (_, pays)| sum.saturating_add(pays.0));
+        let count = u128::try_from(lanes.len()).unwrap_or(u128::MAX);
+        if least.0.checked_mul(count).is_some_and(|wanted| sum >= wanted) {
+            break;
+        }
+        let smallest = lanes.iter().enumerate().min_by_key(|(_, (_, pays))| *pays).map(|(index, _)| index);
+        lanes.remove(smallest.unwrap_or_default());
+    }
+    lanes.into_iter().map(|(lane, _)| lane).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +137,8 @@ mod tests {
 
     fn planned(lanes: &[(Lane, Earning)], block: u32, ms: u64, thawing: &[u8], all: bool) -> Vec<Vec<u32>> {
         let thawing = thawing.iter().map(|payer| [*payer; 32]).collect();
-        let now = Moment { block: Block(block), ms, thawing: &thawing, busy: &BTreeSet::new() };
+        let none = BTreeSet::new();
+        let now = Moment { block: Block(block), ms, thawing: &thawing, busy: &none, owed: &none };
         let batches = plan(lanes.iter().map(|(lane, it)| (lane, it)), &RULES, &now, all);
         batches.iter().map(|batch| batch.iter().map(|it| it.voucher.lane).collect()).collect()
     }
@@ -155,15 +174,39 @@ mod tests {
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [32, 32, 6]);
         let dust = [lane(1, 1, 4, 10_000, 0), lane(1, 2, 5, 10_000, 0)];
         assert!(planned(&dust, 0, 60_000, &[1], true).is_empty(), "the chain would not take it");
-        let enough = [lane(1, 1, 4, 10_000, 0), lane(1, 2, 6, 10_000, 0)];
-        assert_eq!(planned(&enough, 0, 60_000, &[], false), [[2, 1]]);
+        let enough = [lane(1, 1, 4, 10_000, 0), lane(1, 2, 16, 10_000, 0)];
+        assert_eq!(planned(&enough, 0, 60_000, &[], false), [[2, 1]], "a large one carries a small one");
+        let carried = [lane(1, 1, 4, 10_000, 0), lane(1, 2, 5, 10_000, 0), lane(1, 3, 16, 10_000, 0)];
+        assert_eq!(planned(&carried, 0, 60_000, &[], false), [[3, 2]], "but not two");
+    }
+
+    #[test]
+    fn a_lane_whose_payer_has_nothing_holds_up_no_other() {
+        let least = MicroCredits(10);
+        let lanes = |pays: &[u128]| pays.iter().map(|it| (*it, MicroCredits(*it))).collect();
+        assert_eq!(worthwhile(lanes(&[0, 50, 0, 12]), least), [50, 12]);
+        assert_eq!(worthwhile(lanes(&[1, 2, 3, 30]), least), [2, 3, 30]);
+        assert!(worthwhile(lanes(&[9, 9, 9]), least).is_empty());
+        assert!(worthwhile(lanes(&[]), least).is_empty());
+        assert_eq!(worthwhile(lanes(&[u128::MAX, 1]), MicroCredits(u128::MAX)), [u128::MAX]);
     }
 
     #[test]
     fn a_lane_under_way_is_not_sent_twice() {
         let (key, earning) = lane(1, 1, 5_000, 10_000, 0);
         let busy = BTreeSet::from([key]);
-        let now = Moment { block: Block(0), ms: 0, thawing: &BTreeSet::new(), busy: &busy };
+        let (thawing, owed) = Default::default();
+        let now = Moment { block: Block(0), ms: 0, thawing: &thawing, busy: &busy, owed: &owed };
         assert!(plan([(&key, &earning)].into_iter(), &RULES, &now, true).is_empty());
+    }
+
+    #[test]
+    fn what_the_chain_was_shown_in_time_is_asked_for_afterwards() {
+        let (key, earning) = lane(1, 1, 5_000, 100, 0);
+        let (thawing, busy) = Default::default();
+        for (owed, count) in [(BTreeSet::new(), 0), (BTreeSet::from([key]), 1)] {
+            let now = Moment { block: Block(101), ms: 0, thawing: &thawing, busy: &busy, owed: &owed };
+            assert_eq!(plan([(&key, &earning)].into_iter(), &RULES, &now, false).len(), count);
+        }
     }
 }

@@ -12,25 +12,34 @@ use potluck_primitives::{Block, MicroCredits, PoolClass};
 use serde_json::{Value, json};
 
 use super::{
-    Settlement, SettlementError, amount, approvals, ask, book, keeper,
+    Said, Settlement, SettlementError, amount, approvals, ask, keeper,
+    policies::PublicPolicies,
     schedule::{Moment, plan},
     unix_ms,
 };
+use crate::policy::PolicyHash;
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+    rest.is_empty().then(|| pairs.iter().map(byte).collect::<Option<Vec<_>>>())?
+}
+
 /// What came of a call.
-pub(super) fn answer(answer: &Answer) -> Value {
-    match answer {
+pub(super) fn answer(said: &Said) -> Value {
+    match &said.answer {
         Answer::Ended(done) => finished(done),
         Answer::UnderWay(asked) => {
             let known = matches!(asked, Asked::UnderWay(_));
-            json!({"call": asked.id(), "state": "under_way", "asked_before": known})
+            json!({"call": asked.id(), "state": "under_way", "asked_before": known, "trouble": said.trouble})
         }
     }
 }
@@ -70,15 +79,18 @@ pub(super) fn provider(account: &[u8; 32], block: u32, it: &Provider, verifiers:
     })
 }
 
-pub(super) fn policies(policies: &[ApprovedPolicy], block: u32) -> Vec<Value> {
+pub(super) fn policies(policies: &[ApprovedPolicy], block: u32, host: Option<&PublicPolicies>) -> Vec<Value> {
     let public = policies.iter().filter(|it| it.class == PoolClass::PUBLIC);
     let row = |it: &ApprovedPolicy| {
+        let (kind, hash) = (approvals::kind(it.kind), PolicyHash::from_bytes(it.hash.0));
         json!({
-            "kind": approvals::kind(it.kind),
-            "hash": it.hash.to_string(),
+            "kind": kind,
+            "hash": hash,
             "from": it.from,
             "in_force": it.from <= block,
             "uri": it.uri,
+            "decides": host.is_some_and(|host| host.decides(kind, hash)),
+            "trouble": host.and_then(|host| host.trouble(hash)),
         })
     };
     public.map(row).collect()
@@ -176,17 +188,25 @@ impl Settlement {
         let room = self.room().await?;
         let (head, at) = room.live.node.latest().await?;
         let rules = keeper::rules(&self.section, &room.live.node.terms(&at).await?);
+        let owed = keeper::owed(&room, head.number).await?;
         let (thawing, busy) = Default::default();
-        let moment = Moment { block: Block(head.number), ms: unix_ms(), thawing: &thawing, busy: &busy };
+        let (thawing, busy) = (&thawing, &busy);
+        let moment = Moment { block: Block(head.number), ms: unix_ms(), thawing, busy, owed: &owed };
         let (batches, due) = {
             let book = room.book();
             (plan(book.earning(), &rules, &moment, true), book.due())
         };
         let mut told = Vec::with_capacity(batches.len());
         let mut paid = MicroCredits::ZERO;
-        for vouchers in batches {
+        for planned in batches {
+            let vouchers = keeper::covered(&room, &planned, rules.least).await?;
+            if vouchers.is_empty() {
+                continue;
+            }
             let done = ask(&room, Call::Redeem(vouchers.clone())).await?;
-            if let Answer::Ended(Finished { outcome: Outcome::Done { paid: Some(amount), .. }, .. }) = &done {
+            if let Answer::Ended(Finished { outcome: Outcome::Done { paid: Some(amount), .. }, .. }) =
+                &done.answer
+            {
                 paid = paid.checked_add(*amount).unwrap_or(paid);
             }
             told.push(answer(&done));
@@ -254,53 +274,15 @@ impl Settlement {
         })
     }
 
-    /// Gives up what is under way on a chain that no longer exists.
+    /// Gives up what is under way on a chain that no longer exists; with `vouchers` puts the book aside, too.
     ///
     /// # Errors
     /// [`SettlementError`]
-    pub async fn forget(&self) -> Result<Value, SettlementError> {
-        let given_up = self.room().await?.live.signer.forget().await?;
-        Ok(json!({"given_up": given_up}))
-    }
-
-    /// Takes a voucher; what it gained, in credits.
-    ///
-    /// # Errors
-    /// [`SettlementError`]
-    pub async fn accept(
-        &self,
-        signed: potluck_primitives::SignedVoucher,
-    ) -> Result<book::Gained, SettlementError> {
+    pub async fn forget(&self, vouchers: bool) -> Result<Value, SettlementError> {
         let room = self.room().await?;
-        let head = *room.live.listening.head().borrow();
-        let now = Block(head.map_or(0, |head| head.number));
-        let margin = self.section.redeem_margin;
-        let gained = room.with_book(move |book| book.accept(&signed, now, margin, unix_ms())).await??;
-        room.more.notify_one();
-        Ok(gained)
-    }
-
-    /// Signs a voucher for `amount` more to a payee, covered by the escrow as the chain has it.
-    ///
-    /// # Errors
-    /// [`SettlementError`]
-    pub async fn promise(
-        &self,
-        payee: [u8; 32],
-        amount: MicroCredits,
-        life: u32,
-        receipts_root: [u8; 32],
-    ) -> Result<potluck_primitives::SignedVoucher, SettlementError> {
-        let room = self.room().await?;
-        let (head, at) = room.live.node.latest().await?;
-        let balance = room.live.node.balance(&at, self.account()).await?;
-        let escrow = balance.escrow.checked_sub(balance.thawing).unwrap_or_default();
-        let expires = Block(head.number.saturating_add(life));
-        let signed = room.with_book(move |book| {
-            // A lane's vouchers never expire earlier than those before them.
-            let least = book.last(payee).map_or(0, |last| last.voucher.expires.0);
-            book.promise(payee, amount, Block(expires.0.max(least)), receipts_root, escrow)
-        });
-        Ok(signed.await??)
+        let given_up = room.live.signer.forget().await?;
+        let aside =
+            if vouchers { Some(room.with_book(|book| book.put_aside(unix_ms())).await??) } else { None };
+        Ok(json!({"given_up": given_up, "vouchers": aside}))
     }
 }

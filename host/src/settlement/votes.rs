@@ -44,7 +44,7 @@ pub struct Vote {
 }
 
 impl Settlement {
-    /// What is approved.
+    /// What is approved, and what of it decides on this machine.
     ///
     /// # Errors
     /// [`SettlementError`]
@@ -52,7 +52,10 @@ impl Settlement {
         let room = self.room().await?;
         let (head, at) = room.live.node.latest().await?;
         let policies = room.live.node.policies(&at).await?;
-        Ok(json!({"block": head.number, "policies": show::policies(&policies, head.number)}))
+        let host = room.policies.as_ref();
+        let active = host.map(|host| host.policies().standing()).unwrap_or_default();
+        let policies = show::policies(&policies, head.number, host);
+        Ok(json!({"block": head.number, "policies": policies, "active": active}))
     }
 
     /// What is voted on.
@@ -92,7 +95,7 @@ impl Settlement {
         };
         let asked = ask(&room, Call::Propose(proposal)).await?;
         let mut told = show::answer(&asked);
-        let Some(referendum) = referendum_of(&asked) else { return Ok(told) };
+        let Some(referendum) = referendum_of(&asked.answer) else { return Ok(told) };
         let deposit = ask(&room, Call::PlaceDeposit { referendum }).await;
         if let Some(fields) = told.as_object_mut() {
             fields.insert("referendum".into(), referendum.into());

@@ -19,35 +19,35 @@ use subxt::{
     OnlineClient, SubstrateConfig,
     backend::LegacyBackend,
     client::{ClientAtBlock, OnlineClientAtBlockImpl},
-    config::{DefaultExtrinsicParamsBuilder, Header as _, RpcConfigFor},
+    config::{Header as _, RpcConfigFor},
     error::ExtrinsicError,
-    events::Phase,
+    events::{Event, Phase},
+    ext::scale_decode::DecodeAsFields,
     rpcs::{
         Error as RpcError,
         client::RpcClient,
         methods::legacy::{LegacyRpcMethods, NumberOrHex},
     },
-    transactions::Payload,
-    utils::{AccountId32, H256, Static},
+    utils::{AccountId32, H256},
 };
 
 use super::{Body, Effect, Head, Link, LinkError, SubmitError};
 use crate::{
-    call::{Call, Conviction, Proposal},
+    call::Call,
     key::Key,
     outbox::Attempt,
     rpc::{ANSWER, short},
-    runtime::{self, runtime_types as types},
+    runtime,
 };
 
+mod calls;
+
 /// Blocks in which a transaction is valid.
-const PERIOD: u32 = 64;
+pub(super) const PERIOD: u32 = 64;
 /// Final blocks that are remembered.
 const MAX_BODIES: usize = 128;
 /// Most transactions of a block that are looked at.
 const MAX_TRANSACTIONS: usize = 100_000;
-/// Longest call that a proposal holds in itself, in bytes; a longer one is noted on the chain beside it.
-const MAX_INLINE: usize = 128;
 
 /// The chain at one block.
 pub type At = ClientAtBlock<SubstrateConfig, OnlineClientAtBlockImpl<SubstrateConfig>>;
@@ -130,111 +130,6 @@ impl Node {
         self.doubtful.store(false, Ordering::Relaxed);
         Ok(())
     }
-
-    /// The bytes of a call's transaction.
-    fn bytes(&self, at: &At, call: &Call, nonce: u64, birth: Head) -> Result<Vec<u8>, ExtrinsicError> {
-        let signed = Signed { at, key: &self.key, nonce, birth };
-        let (credits, providers) = (runtime::tx().credits(), runtime::tx().providers());
-        match call {
-            Call::Deposit(amount) => signed.bytes(&credits.deposit(amount.0)),
-            Call::StartWithdraw(amount) => signed.bytes(&credits.start_withdraw(amount.0)),
-            Call::CancelWithdraw => signed.bytes(&credits.cancel_withdraw()),
-            Call::Withdraw => signed.bytes(&credits.withdraw()),
-            Call::Redeem(vouchers) => {
-                let vouchers = vouchers.iter().cloned().map(Static).collect();
-                let vouchers = types::bounded_collections::bounded_vec::BoundedVec(vouchers);
-                Ok(at.tx().create_unsigned(&credits.redeem(vouchers))?.into_encoded())
-            }
-            Call::Register(registration) => {
-                Ok(at.tx().create_unsigned(&providers.register(Static(registration.clone())))?.into_encoded())
-            }
-            Call::Deregister => signed.bytes(&providers.deregister()),
-            Call::Stake(amount) => signed.bytes(&providers.stake(amount.0)),
-            Call::Unstake(amount) => signed.bytes(&providers.unstake(amount.0)),
-            Call::WithdrawUnstaked => signed.bytes(&providers.withdraw_unstaked()),
-            Call::JoinVerifiers => signed.bytes(&providers.register_verifier()),
-            Call::LeaveVerifiers => signed.bytes(&providers.leave_verifiers()),
-            Call::Propose(proposal) => propose(&signed, proposal),
-            Call::Vote { referendum, aye, conviction, tokens } => {
-                use types::pallet_conviction_voting::vote::{AccountVote, Vote};
-                let vote = Vote(vote_byte(*aye, *conviction));
-                let vote = AccountVote::Standard { vote, balance: *tokens };
-                signed.bytes(&runtime::tx().conviction_voting().vote(*referendum, vote))
-            }
-            Call::PlaceDeposit { referendum } => {
-                signed.bytes(&runtime::tx().referenda().place_decision_deposit(*referendum))
-            }
-        }
-    }
-}
-
-/// A vote as one byte: the highest bit is for or against, the rest the conviction.
-fn vote_byte(aye: bool, conviction: Conviction) -> u8 {
-    let strength = match conviction {
-        Conviction::None => 0,
-        Conviction::Locked1x => 1,
-        Conviction::Locked2x => 2,
-        Conviction::Locked3x => 3,
-        Conviction::Locked4x => 4,
-        Conviction::Locked5x => 5,
-        Conviction::Locked6x => 6,
-    };
-    if aye { 0b1000_0000 | strength } else { strength }
-}
-
-/// What a signature needs to know.
-struct Signed<'a> {
-    at: &'a At,
-    key: &'a Key,
-    nonce: u64,
-    birth: Head,
-}
-
-impl Signed<'_> {
-    fn bytes(&self, payload: &impl Payload) -> Result<Vec<u8>, ExtrinsicError> {
-        let params = DefaultExtrinsicParamsBuilder::<SubstrateConfig>::new()
-            .nonce(self.nonce)
-            .mortal_from_unchecked(u64::from(PERIOD), u64::from(self.birth.number), H256(self.birth.hash))
-            .build();
-        let mut signable = self.at.tx().create_signable_offline(payload, params)?;
-        Ok(signable.sign(self.key)?.into_encoded())
-    }
-}
-
-fn propose(signed: &Signed<'_>, proposal: &Proposal) -> Result<Vec<u8>, ExtrinsicError> {
-    use types::{
-        bounded_collections::bounded_vec::BoundedVec,
-        frame_support::traits::{preimages::Bounded, schedule::DispatchTime},
-        potluck_runtime::{OriginCaller, RuntimeCall, origins::pallet::Origin},
-    };
-    let policies = runtime::tx().policies();
-    let tx = signed.at.tx();
-    let bytes = match proposal {
-        Proposal::Approve { kind, class, hash, activates_at, uri } => tx.call_data(&policies.approve(
-            Static(*kind),
-            Static(*class),
-            Static(*hash),
-            activates_at.0,
-            BoundedVec(uri.clone()),
-        ))?,
-        Proposal::Revoke { kind, class, hash } => {
-            tx.call_data(&policies.revoke(Static(*kind), Static(*class), Static(*hash)))?
-        }
-    };
-    let origin = || OriginCaller::Origins(Origin::Policies);
-    if bytes.len() <= MAX_INLINE {
-        let call = Bounded::Inline(BoundedVec(bytes));
-        return signed.bytes(&runtime::tx().referenda().submit(origin(), call, DispatchTime::After(1)));
-    }
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let call = Bounded::Lookup { hash: H256(blake2_256(&[&bytes])), len: length };
-    let note = RuntimeCall::Preimage(types::pallet_preimage::pallet::Call::note_preimage { bytes });
-    let submit = RuntimeCall::Referenda(types::pallet_referenda::pallet::Call::submit {
-        proposal_origin: Box::new(origin()),
-        proposal: call,
-        enactment_moment: DispatchTime::After(1),
-    });
-    signed.bytes(&runtime::tx().utility().batch_all(vec![note, submit]))
 }
 
 impl Link for Node {
@@ -297,45 +192,21 @@ impl Link for Node {
             Err(LinkError::Nonsense(what)) if is_gone(&what) => return Ok(gone()),
             other => other?,
         };
-        let mut paid = None;
-        let mut notes = Vec::new();
+        let mut told = Told::default();
         for event in events.iter() {
             let event = event.map_err(|error| unclear(&error))?;
             if !matches!(event.phase(), Phase::ApplyExtrinsic(it) if usize::try_from(it) == Ok(index)) {
                 continue;
             }
-            match (event.pallet_name(), event.event_name()) {
-                ("System", "ExtrinsicFailed") => {
-                    let why = subxt::error::DispatchError::decode_from(event.field_bytes(), at.metadata());
-                    return Ok(Effect::Failed(
-                        why.map_or_else(|error| short(&error.to_string()), |why| reason(&why)),
-                    ));
-                }
-                ("Credits", "Redeemed") => {
-                    let it: runtime::credits::events::Redeemed =
-                        event.decode_fields_unchecked_as().map_err(|error| unclear(&error))?;
-                    let to_payee = it.paid.saturating_sub(it.share);
-                    paid = Some(MicroCredits(
-                        paid.map_or(0, |paid: MicroCredits| paid.0).saturating_add(to_payee),
-                    ));
-                    if it.owed > 0 {
-                        notes.push(format!("{} credits of a lane stay owed", MicroCredits(it.owed)));
-                    }
-                }
-                ("Credits", "NotRedeemed") => {
-                    let it: runtime::credits::events::NotRedeemed =
-                        event.decode_fields_unchecked_as().map_err(|error| unclear(&error))?;
-                    notes.push(format!("voucher {}: {:?}", it.index, it.reason));
-                }
-                ("Referenda", "Submitted") if matches!(call, Call::Propose(_)) => {
-                    let it: runtime::referenda::events::Submitted =
-                        event.decode_fields_unchecked_as().map_err(|error| unclear(&error))?;
-                    notes.push(format!("referendum {}", it.index));
-                }
-                _ => {}
+            if (event.pallet_name(), event.event_name()) == ("System", "ExtrinsicFailed") {
+                let why = subxt::error::DispatchError::decode_from(event.field_bytes(), at.metadata());
+                return Ok(Effect::Failed(
+                    why.map_or_else(|error| short(&error.to_string()), |why| reason(&why)),
+                ));
             }
+            told.hear(&event, call)?;
         }
-        Ok(Effect::Done { paid, notes })
+        Ok(Effect::Done { paid: told.paid, notes: told.notes })
     }
 
     async fn nonce_at(&self, head: Head) -> Result<u64, LinkError> {
@@ -402,9 +273,67 @@ impl Link for Node {
                 let provider = self.provider(&at, signed.registration.account).await?;
                 Ok(provider.sequence.is_some_and(|sequence| sequence >= signed.registration.sequence))
             }
+            Call::Claim(shown) => self.is_settled(&at, shown.batch, shown.proof.index).await,
+            Call::RedeemOmitted(omission) => {
+                let lane = self.lane(&at, &omission.voucher.voucher).await?;
+                Ok(lane.redeemed >= omission.voucher.voucher.cumulative)
+            }
             _ => Ok(false),
         }
     }
+}
+
+/// What the events of a transaction say.
+#[derive(Debug, Default)]
+struct Told {
+    paid: Option<MicroCredits>,
+    notes: Vec<String>,
+}
+
+impl Told {
+    fn hear(&mut self, event: &Event<'_, SubstrateConfig>, call: &Call) -> Result<(), LinkError> {
+        match (event.pallet_name(), event.event_name()) {
+            ("Credits", "Redeemed") => {
+                let it: runtime::credits::events::Redeemed = fields(event)?;
+                self.pay(it.paid.saturating_sub(it.share));
+                if it.owed > 0 {
+                    self.notes.push(format!("{} credits of a lane stay owed", MicroCredits(it.owed)));
+                }
+            }
+            ("Credits", "NotRedeemed") => {
+                let it: runtime::credits::events::NotRedeemed = fields(event)?;
+                self.notes.push(format!("voucher {}: {:?}", it.index, it.reason));
+            }
+            ("Credits", "Claimed") => {
+                let it: runtime::credits::events::Claimed = fields(event)?;
+                if !it.debit {
+                    self.pay(it.amount.saturating_sub(it.share));
+                }
+                if it.due > 0 {
+                    self.notes.push(format!("{} credits of the leaf stay due", MicroCredits(it.due)));
+                }
+            }
+            ("Credits", "BatchSubmitted") => {
+                let it: runtime::credits::events::BatchSubmitted = fields(event)?;
+                self.notes.push(format!("batch {}", it.batch));
+            }
+            ("Referenda", "Submitted") if matches!(call, Call::Propose(_)) => {
+                let it: runtime::referenda::events::Submitted = fields(event)?;
+                self.notes.push(format!("referendum {}", it.index));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pay(&mut self, amount: u128) {
+        let paid = self.paid.unwrap_or_default().0.saturating_add(amount);
+        self.paid = Some(MicroCredits(paid));
+    }
+}
+
+fn fields<E: DecodeAsFields>(event: &Event<'_, SubstrateConfig>) -> Result<E, LinkError> {
+    event.decode_fields_unchecked_as().map_err(|error| unclear(&error))
 }
 
 async fn timed<T>(answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {

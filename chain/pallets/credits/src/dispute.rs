@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use frame_support::{ensure, pallet_prelude::DispatchResult};
 use potluck_primitives::{
-    Account, BadSum, Duplicate, Genesis, Hash, Leaf, SignedVoucher, SumProof, Voucher, blake2_256,
-    merkle_root, vouchers_root,
+    Account, BadSum, Duplicate, Hash, Leaf, SignedVoucher, SumProof, Voucher, acknowledgement, merkle_root,
+    vouchers_root,
 };
 use sp_runtime::{AccountId32, DispatchError};
 
@@ -13,15 +13,6 @@ use crate::{
     Batch, BatchId, Batches, CHALLENGES_TO_DOUBLE, Challenge, Challenges, Config, Error, Event, Evidence,
     Fault, HoldReason, Knowledge, Pallet, Settings, batch::halves, redeem::verify,
 };
-
-/// Keeps a settler's promise from being taken for a signature of anything else.
-const DOMAIN: &[u8] = b"potluck acknowledgement 1\0";
-
-/// What a settler signs to promise that its batch counts the voucher with this digest: BLAKE2b-256 of the format's
-/// name, the chain and the digest.
-pub fn acknowledgement(digest: &Hash, genesis: &Genesis) -> Hash {
-    blake2_256(&[DOMAIN, &genesis.0, digest])
-}
 
 impl<T: Config> Pallet<T> {
     /// What the next challenge of a batch has at stake. It doubles with every few that are open, so that nobody can

@@ -49,8 +49,8 @@ pub mod weights;
 
 use frame_support::pallet_macros::import_section;
 
-pub use dispute::acknowledgement;
 pub use pallet::*;
+pub use potluck_primitives::acknowledgement;
 pub use types::*;
 pub use weights::WeightInfo;
 

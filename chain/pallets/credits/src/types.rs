@@ -19,8 +19,9 @@ pub const CHUNK: u32 = 256;
 pub const CHALLENGES_TO_DOUBLE: u32 = 8;
 /// Redemptions of one payer's vouchers that can wait in a node's queue at once.
 pub const PAYER_SLOTS: u8 = 64;
-/// Most entries that one call takes out of storage.
-pub const CLEAR_LIMIT: u32 = 512;
+/// Most entries that one call takes out of each of four maps. The call is weighed for all of them three times over, and
+/// must fit into a block with their proofs.
+pub const CLEAR_LIMIT: u32 = 128;
 /// One credit, in micro-credits.
 pub const CREDIT: u128 = 1_000_000;
 

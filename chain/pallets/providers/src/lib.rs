@@ -30,7 +30,7 @@ extern crate alloc;
 mod api;
 #[cfg(feature = "runtime-benchmarks")]
 mod benchmarking;
-#[cfg(any(test, feature = "try-runtime"))]
+#[cfg(any(feature = "std", feature = "try-runtime"))]
 mod check;
 #[cfg(any(test, feature = "runtime-benchmarks"))]
 mod fixtures;

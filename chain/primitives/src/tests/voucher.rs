@@ -10,6 +10,8 @@ const DIGEST: &str = "23ea0c956cb9fdf554d654c5bed6ec2e0c072e2f6932739f7a0a22bf49
 const SIGNATURE: &str = "\
     a2e8cbafb51d9a5855fca90955365dfa564c8e52d7235456ad99c342228d4a2e\
     5e6950e8914da1861dbb0b23cfbdd7ad225c89943ef8a6ae98dd9cd5b334e30a";
+/// What the settler signs who promises to count it.
+const PROMISE: &str = "c3f576538f332d6869a903f1e934680516c2e3915998a752d280039073c28843";
 /// By the payer's key, over the digest above, but with a point of order two added to its nonce.
 const TWISTED: &str = "\
     feaf9d07b868cc52786305312c376563c622b0386a10d105e3c1501b28d65f7e\
@@ -41,6 +43,9 @@ fn the_format_stays() {
     assert_eq!(hex(&signed().encode()), [BYTES, SIGNATURE].concat());
     assert_eq!(SignedVoucher::max_encoded_len(), 224);
     comes_back(&signed());
+    let digest = voucher().digest(&GENESIS);
+    assert_eq!(hex(&acknowledgement(&digest, &GENESIS)), PROMISE);
+    assert_ne!(acknowledgement(&digest, &ELSEWHERE), acknowledgement(&digest, &GENESIS));
 }
 
 #[test]

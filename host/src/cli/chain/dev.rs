@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ const READY: Duration = Duration::from_secs(90);
     after_help = "Examples:\n  potluck chain dev\n  potluck chain dev --port 9955 --block-time 1s\n\nThen, in another terminal:\n  potluck up --chain-endpoint ws://127.0.0.1:9944\n  potluck credits deposit 5"
 )]
 pub(super) struct Dev {
-    /// Port to serve on, on this machine only.
+    /// Port to serve on, on this machine only; 0 lets the system choose.
     #[arg(long, value_name = "PORT", default_value_t = 9944)]
     port: u16,
     /// Time between blocks; a transaction is taken at once by chopsticks.
@@ -40,24 +40,21 @@ pub(super) struct Dev {
     /// What runs it [default: omni-node where it is installed].
     #[arg(long, value_parser = ["omni-node", "chopsticks"])]
     engine: Option<String>,
+    /// Folder in which npm has installed chopsticks and Node.js already [default: one in the home, filled once].
+    #[arg(long, env = "POTLUCK_CHOPSTICKS", value_name = "DIR")]
+    chopsticks: Option<PathBuf>,
 }
 
 impl Dev {
     pub(super) async fn run(self, context: Context) -> Result<(), CliError> {
         let folder = genesis::folder(&context.config)?;
-        let engine = Engine::choose(self.engine.as_deref(), &folder)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        if let Err(error) = std::net::TcpListener::bind(address) {
-            let why = ports::explain(&error, address);
-            return Err(CliError::Usage(format!(
-                "cannot serve the chain on {address}: {why}; take another --port"
-            )));
-        }
+        let engine = Engine::choose(self.engine.as_deref(), &folder, self.chopsticks)?;
+        let address = free(self.port)?;
         engine.prepare(context.json, context.config.offline).await?;
         let spec = genesis::write(&context.config)?;
         let log = folder.join("log");
         let block_ms = u64::try_from(self.block_time.as_millis()).unwrap_or(u64::MAX);
-        let mut child = engine.start(&spec, self.port, block_ms, &log)?;
+        let mut child = engine.start(&spec, address.port(), block_ms, &log)?;
         wait(&mut child, address, &log).await?;
         let endpoint = format!("ws://{address}");
         if context.json {
@@ -87,6 +84,15 @@ impl Dev {
             }
         }
     }
+}
+
+/// Where to serve, if nobody else does.
+fn free(port: u16) -> Result<SocketAddr, CliError> {
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    std::net::TcpListener::bind(wanted).and_then(|listener| listener.local_addr()).map_err(|error| {
+        let why = ports::explain(&error, wanted);
+        CliError::Usage(format!("cannot serve the chain on {wanted}: {why}; take another --port"))
+    })
 }
 
 /// Waits until the chain answers.

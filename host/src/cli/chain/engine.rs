@@ -26,20 +26,38 @@ const INSTALL: Duration = Duration::from_secs(1_200);
 pub(super) enum Engine {
     /// polkadot-omni-node: makes blocks by the clock.
     Omni(PathBuf),
-    /// chopsticks, in this folder: makes blocks when told to, and at once for every transaction.
-    Chopsticks(PathBuf),
+    /// chopsticks: makes blocks when told to, and at once for every transaction.
+    Chopsticks {
+        /// Where npm installed it.
+        folder: PathBuf,
+        /// Whether somebody else did, and looks after it.
+        given: bool,
+    },
 }
 
 impl Engine {
-    /// The one to use; `wanted` names one.
-    pub(super) fn choose(wanted: Option<&str>, folder: &Path) -> Result<Self, CliError> {
+    /// The one to use; `wanted` names one, `given` is a folder in which chopsticks is installed.
+    pub(super) fn choose(
+        wanted: Option<&str>,
+        folder: &Path,
+        given: Option<PathBuf>,
+    ) -> Result<Self, CliError> {
         let omni = on_path(OMNI_NODE);
+        if let Some(folder) = given.filter(|_| wanted != Some("omni-node")) {
+            if !program(&folder).is_file() {
+                return Err(CliError::Usage(format!(
+                    "chopsticks is not installed in {}: run npm install {NODE} {CHOPSTICKS} there, or leave --chopsticks out",
+                    folder.display()
+                )));
+            }
+            return Ok(Self::Chopsticks { folder, given: true });
+        }
         match (wanted, omni) {
             (Some("omni-node") | None, Some(path)) => Ok(Self::Omni(path)),
             (Some("omni-node"), None) => Err(CliError::Usage(format!(
                 "{OMNI_NODE} is not on the PATH: install it (github.com/paritytech/polkadot-sdk, releases), or take --engine chopsticks"
             ))),
-            _ => Ok(Self::Chopsticks(folder.join("npm"))),
+            _ => Ok(Self::Chopsticks { folder: folder.join("npm"), given: false }),
         }
     }
 
@@ -47,14 +65,14 @@ impl Engine {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Omni(_) => "polkadot-omni-node",
-            Self::Chopsticks(_) => "chopsticks",
+            Self::Chopsticks { .. } => "chopsticks",
         }
     }
 
     /// Installs what is missing, telling what is going on.
     pub(super) async fn prepare(&self, quiet: bool, offline: bool) -> Result<(), CliError> {
-        let Self::Chopsticks(folder) = self else { return Ok(()) };
-        if installed(folder) {
+        let Self::Chopsticks { folder, given } = self else { return Ok(()) };
+        if *given || installed(folder) {
             return Ok(());
         }
         if offline {
@@ -104,8 +122,8 @@ impl Engine {
                 command.args(["--dev-block-time", &block_ms.max(100).to_string(), "--rpc-port", &port]);
                 command
             }
-            Self::Chopsticks(folder) => {
-                let mut command = Command::new(folder.join("node_modules/.bin/chopsticks"));
+            Self::Chopsticks { folder, .. } => {
+                let mut command = Command::new(program(folder));
                 command.arg("--chain-spec").arg(spec).args(["--build-block-mode", "Instant"]);
                 command.args(["--host", "127.0.0.1", "--port", &port]).env("PATH", path_with_node(folder));
                 command
@@ -113,6 +131,10 @@ impl Engine {
         };
         command.stdin(Stdio::null()).stdout(log).stderr(errors).kill_on_drop(true).spawn().map_err(failed)
     }
+}
+
+fn program(folder: &Path) -> PathBuf {
+    folder.join("node_modules/.bin/chopsticks")
 }
 
 fn installed(folder: &Path) -> bool {
@@ -193,11 +215,13 @@ mod tests {
 
     #[test]
     fn a_named_engine_that_is_missing_is_an_error_that_helps() {
-        let chosen = Engine::choose(Some("chopsticks"), Path::new("/x")).unwrap();
-        assert_eq!(chosen, Engine::Chopsticks("/x/npm".into()));
+        let chosen = Engine::choose(Some("chopsticks"), Path::new("/x"), None).unwrap();
+        assert_eq!(chosen, Engine::Chopsticks { folder: "/x/npm".into(), given: false });
         if on_path(OMNI_NODE).is_none() {
-            let error = Engine::choose(Some("omni-node"), Path::new("/x")).unwrap_err().to_string();
+            let error = Engine::choose(Some("omni-node"), Path::new("/x"), None).unwrap_err().to_string();
             assert!(error.contains("--engine chopsticks"), "{error}");
         }
+        let error = Engine::choose(None, Path::new("/x"), Some("/y".into())).unwrap_err().to_string();
+        assert!(error.contains("not installed in /y"), "{error}");
     }
 }

@@ -27,6 +27,9 @@ const PARALLEL: u64 = 60_000;
 /// Groups of codes between two looks at the limit: 2,048 codes.
 const CHUNK: usize = 256;
 
+/// Vectors that one thread compares exactly in the time that another takes to start.
+const ALONE: usize = 4096;
+
 /// For each result that is asked for, at least this many candidates are compared.
 const PER_RESULT: usize = 4;
 
@@ -45,6 +48,49 @@ struct Candidate {
     part: u32,
     position: u32,
     key: u32,
+}
+
+/// A search that several threads may work on at once.
+#[derive(Debug)]
+pub struct Search<'a> {
+    store: &'a Store,
+    query: Vec<f32>,
+    limit: usize,
+    /// What lies in memory, compared already.
+    found: Vec<Found>,
+    /// What is compared without a scan.
+    chosen: Vec<Candidate>,
+    scan: Option<Scan<'a>>,
+}
+
+impl Search<'_> {
+    /// Whether a second thread is worth its start.
+    pub fn is_large(&self) -> bool {
+        self.scan.is_some() && self.store.len() > PARALLEL
+    }
+
+    /// Scans until nothing is left to scan. Threads that call it together share the work; one that comes later
+    /// takes a part of what is left.
+    pub fn work(&self) {
+        if let Some(scan) = &self.scan {
+            scan.work();
+        }
+    }
+
+    /// What was found, once all threads are back from [`Search::work`]. At most so many threads compare.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::search`].
+    pub fn finish(self, threads: usize) -> Result<Vec<(u32, f32)>, Error> {
+        let Self { store, query, limit, mut found, mut chosen, scan } = self;
+        if let Some(scan) = scan {
+            chosen.extend(scan.finish()?);
+        }
+        chosen.sort_unstable();
+        found.extend(store.compare(&query, &chosen, threads)?);
+        store.best(found, limit)
+    }
 }
 
 impl Store {
@@ -66,6 +112,23 @@ impl Store {
         allow: Option<&RoaringBitmap>,
         threads: usize,
     ) -> Result<Vec<(u32, f32)>, Error> {
+        let search = self.begin(query, limit, allow)?;
+        let threads = if search.is_large() { threads.max(1) } else { 1 };
+        on_threads(threads, |_| search.work());
+        search.finish(threads)
+    }
+
+    /// Prepares what [`Store::search`] does, for callers that have threads to work on it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Query`].
+    pub fn begin<'a>(
+        &'a self,
+        query: &[f32],
+        limit: usize,
+        allow: Option<&'a RoaringBitmap>,
+    ) -> Result<Search<'a>, Error> {
         let query = self.normalised(query)?;
         let mut found = Vec::new();
         self.search_tails(&query, allow, &mut found)?;
@@ -74,19 +137,14 @@ impl Store {
         let (scanned, compared): (Vec<_>, Vec<_>) = (0u32..)
             .zip(&self.parts)
             .partition(|(_, part)| !direct && part.segment.count() > SMALL && part.live() > keep as u64);
-        let threads = if self.len() > PARALLEL { threads.max(1) } else { 1 };
         let mut chosen = Vec::new();
         for (number, part) in compared {
             let all = positions(part, allow);
             chosen.extend(all.map(|position| Candidate { part: number, position, key: 0 }));
         }
-        if !scanned.is_empty() {
-            let scan = Scan::new(self, &query, scanned, allow, keep)?;
-            chosen.extend(scan.run(threads)?);
-        }
-        chosen.sort_unstable();
-        found.extend(self.compare(&query, &chosen, threads)?);
-        self.best(found, limit)
+        let scan =
+            if scanned.is_empty() { None } else { Some(Scan::new(self, &query, scanned, allow, keep)?) };
+        Ok(Search { store: self, query, limit, found, chosen, scan })
     }
 
     fn normalised(&self, query: &[f32]) -> Result<Vec<f32>, Error> {
@@ -125,7 +183,7 @@ impl Store {
 
     /// Compares the query with the chosen vectors, which are in the order of their places.
     fn compare(&self, query: &[f32], chosen: &[Candidate], threads: usize) -> Result<Vec<Found>, Error> {
-        let share = chosen.len().div_ceil(threads).max(1);
+        let share = chosen.len().div_ceil(threads).max(ALONE);
         let shares: Vec<&[Candidate]> = chosen.chunks(share).collect();
         let results = on_threads(shares.len(), |number| match shares.get(number) {
             Some(share) => self.compare_here(query, share),
@@ -225,6 +283,12 @@ struct Scan<'a> {
     keep: usize,
     /// Keys are below this.
     keys: usize,
+    /// All chunks of all segments.
+    chunks: usize,
+    /// The next one to scan.
+    next: AtomicUsize,
+    /// What each thread found.
+    shares: Mutex<Vec<Result<Selection, Error>>>,
 }
 
 impl<'a> Scan<'a> {
@@ -256,22 +320,28 @@ impl<'a> Scan<'a> {
             ratio: (part.segment.reach() / reach).clamp(1e-3, 1.0),
         });
         let group = group_bytes(query.len());
-        Ok(Self {
+        let mut scan = Self {
             parts: scanned.collect(),
             query: query_codes,
             group,
             allow,
             keep,
             keys: most as usize * 2 + 2,
-        })
+            chunks: 0,
+            next: AtomicUsize::new(0),
+            shares: Mutex::new(Vec::new()),
+        };
+        scan.chunks = scan.parts.iter().map(|part| scan.chunks_of(part)).sum();
+        Ok(scan)
     }
 
     /// The candidates: the `keep` nearest codes, and those as near as the last of them.
-    fn run(&self, threads: usize) -> Result<Vec<Candidate>, Error> {
-        let next = AtomicUsize::new(0);
-        let results = on_threads(threads, |_| self.scan_share(&next));
+    fn finish(mut self) -> Result<Vec<Candidate>, Error> {
+        // What nobody has scanned yet, which is nothing unless nobody worked.
+        self.work();
         let mut all = Selection::new(self.keep, self.keys);
-        for selection in results {
+        let shares = self.shares.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for selection in shares.drain(..) {
             let selection = selection?;
             all.candidates.extend(selection.candidates);
             all.counts.iter_mut().zip(&selection.counts).for_each(|(all, count)| *all += count);
@@ -281,28 +351,40 @@ impl<'a> Scan<'a> {
     }
 
     /// Scans chunks until none is left.
-    fn scan_share(&self, next: &AtomicUsize) -> Result<Selection, Error> {
+    fn work(&self) {
+        let mut chunk = self.next.fetch_add(1, Ordering::Relaxed);
+        if chunk >= self.chunks {
+            return;
+        }
         let mut selection = Selection::new(self.keep, self.keys);
+        let scanned = self.scan_share(&mut chunk, &mut selection).map(|()| selection);
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).push(scanned);
+    }
+
+    fn scan_share(&self, chunk: &mut usize, selection: &mut Selection) -> Result<(), Error> {
         let mut hits = Vec::new();
-        let mut chunk = next.fetch_add(1, Ordering::Relaxed);
         let mut before = 0;
         for part in &self.parts {
             let codes = part.segment.codes();
-            let chunks = codes.len().div_ceil(CHUNK * self.group);
-            while chunk < before + chunks {
-                let start = (chunk - before) * CHUNK;
+            let chunks = self.chunks_of(part);
+            while *chunk < before + chunks {
+                let start = (*chunk - before) * CHUNK;
                 let end = (start + CHUNK) * self.group;
                 let bytes = codes.get(start * self.group..end.min(codes.len())).unwrap_or_default();
                 if let Some(distance) = part.distance(selection.limit) {
                     hits.clear();
                     scan_codes(&self.query, bytes, distance, &mut hits)?;
-                    self.select(part, start * GROUP, &hits, &mut selection);
+                    self.select(part, start * GROUP, &hits, selection);
                 }
-                chunk = next.fetch_add(1, Ordering::Relaxed);
+                *chunk = self.next.fetch_add(1, Ordering::Relaxed);
             }
             before += chunks;
         }
-        Ok(selection)
+        Ok(())
+    }
+
+    fn chunks_of(&self, part: &Scanned<'_>) -> usize {
+        part.segment.codes().len().div_ceil(CHUNK * self.group)
     }
 
     fn select(&self, part: &Scanned<'_>, start: usize, hits: &[Hit], selection: &mut Selection) {

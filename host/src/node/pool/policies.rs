@@ -328,6 +328,16 @@ impl PolicyRoom {
         Routing { policies: self.policies.clone(), decisions: Arc::clone(&self.decisions), distances }
     }
 
+    /// What runs policies, for other pools than this one.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where components come from: the folder, then members.
+    pub fn components(&self) -> Arc<dyn Components> {
+        Arc::clone(&self.components) as Arc<dyn Components>
+    }
+
     /// What decides now, with what was counted about it.
     pub fn standing(&self) -> Vec<Standing> {
         self.policies.standing()

@@ -279,7 +279,7 @@ impl Actor {
         let addresses: Vec<_> = own.into_iter().chain(told).collect();
         self.learn(node, &addresses);
         if info.protocols.contains(&KAD) {
-            self.into_table(peer, &addresses);
+            self.take_into_table(peer, &addresses);
         }
     }
 

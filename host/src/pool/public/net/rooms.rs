@@ -27,6 +27,9 @@ pub(super) const KAD: StreamProtocol = StreamProtocol::new("/potluck/kad/1");
 const IDENTITY: &str = "potluck-public/1";
 /// What a signed message may have beside its data: key, signature, number, topic.
 const ENVELOPE: usize = 512;
+/// The most bytes that may have arrived and not been looked at. libp2p holds them against the size of one message, also
+/// when they are several small ones, and stops listening to whoever exceeds it: room for a few reads of 8 KiB.
+const ARRIVED: usize = 64 << 10;
 
 type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
 
@@ -111,8 +114,10 @@ fn kademlia(me: libp2p::PeerId, config: &Config) -> kad::Behaviour<kad::store::M
 
 fn gossip(key: &Keypair) -> Result<Gossip, NetError> {
     let refused = |reason: String| NetError::Key(reason);
+    let topic = gossipsub::IdentTopic::new(TOPIC);
     let config = gossipsub::ConfigBuilder::default()
-        .max_transmit_size(MESSAGE_BYTES + ENVELOPE)
+        .max_transmit_size(ARRIVED)
+        .max_transmit_size_for_topic(MESSAGE_BYTES + ENVELOPE, topic.hash())
         .validation_mode(gossipsub::ValidationMode::Strict)
         // Passed on only once the sieve has looked at it.
         .validate_messages()
@@ -123,7 +128,6 @@ fn gossip(key: &Keypair) -> Result<Gossip, NetError> {
         .build()
         .map_err(|error| refused(error.to_string()))?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(key.clone());
-    let topic = gossipsub::IdentTopic::new(TOPIC);
     // What a peer subscribes to beside it is not even remembered.
     let filter = gossipsub::WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
     let gossip = Gossip::new_with_subscription_filter(authenticity, config, filter);

@@ -112,6 +112,8 @@ async fn what_the_issuer_sees_of_a_purchase_has_nothing_in_common_with_what_it_s
         let of_kind = all.iter().filter(|(question, _)| question.first() == Some(&at));
         of_kind.flat_map(|(question, answer)| [question.clone(), answer.clone()]).collect()
     };
+    // Whoever stamps both knows when it did: what it stamps at another time is another number.
+    world.time.fetch_add(0x12_3456, Ordering::SeqCst);
     let till = world.open_till(&world.provider, "till").await;
     let tokens = purse.take(MicroCredits(2_000)).await.unwrap();
     till.deposit(tokens.clone()).await.unwrap();

@@ -212,8 +212,9 @@ struct Carried {
     writer: Option<Waker>,
     reader: Option<Waker>,
     failed: Option<RelayError>,
-    /// Whether the relay has sent its last frame.
+    /// Whether the relay has sent its last frame, and whether this side has.
     ended: bool,
+    finished: bool,
 }
 
 impl Carried {
@@ -232,11 +233,12 @@ impl Carried {
             reader: None,
             failed: None,
             ended: false,
+            finished: false,
         }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(toll) = self.account.next_toll() {
+        while let Some(toll) = self.account.next_toll().filter(|_| !self.finished) {
             Control::Toll { toll }.frame(&mut self.out)?;
             self.urgent = true;
         }
@@ -306,7 +308,7 @@ impl Carried {
         let mut room = ReadBuf::new(self.arrived.get_mut(self.frames.end..).unwrap_or_default());
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut room))?;
         match room.filled().len() {
-            0 if self.frames.len() % FRAME == 0 => self.ended = true,
+            0 if self.frames.len().is_multiple_of(FRAME) => self.ended = true,
             0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             n => self.frames.end += n,
         }
@@ -457,8 +459,17 @@ impl AsyncWrite for Carried {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer = Some(cx.waker().clone());
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let this = &mut *self;
+        this.writer = Some(cx.waker().clone());
+        // A toll must not follow the last frame.
+        while let Some(toll) = this.account.next_toll().filter(|_| !this.finished) {
+            Control::Toll { toll }.frame(&mut this.out)?;
+        }
+        if !this.finished {
+            Control::Finished.frame(&mut this.out)?;
+            this.finished = true;
+        }
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
     }
 }

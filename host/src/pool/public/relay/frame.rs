@@ -98,6 +98,9 @@ pub(super) enum Control {
         #[n(0)]
         reason: Reason,
     },
+    /// Requester: no more cells will come. Without it the end of the stream means that the requester is gone.
+    #[n(5)]
+    Finished,
 }
 
 impl Control {
@@ -144,6 +147,7 @@ mod tests {
             Control::Paid { cells: 0 },
             Control::Closed { reason: Reason::toll("é".repeat(500)) },
             Control::Closed { reason: Reason::Gone },
+            Control::Finished,
         ]
     }
 

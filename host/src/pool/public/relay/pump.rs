@@ -157,28 +157,34 @@ impl Opened {
 }
 
 /// Requester to provider; tolls go aside.
+///
+/// A requester that is gone must be noticed by the provider whatever it does just then, so its stream is dropped
+/// with the circuit. One that has finished is not shut down towards the provider: the last cell says that inside the
+/// seal, and a TCP connection's streams no longer tell a writer of their end once they are half closed.
 async fn up(
     shared: &Shared<'_>,
     mut from: ReadHalf<Stream>,
     mut to: Outlet,
     paying: mpsc::Sender<Vec<u8>>,
 ) -> Result<(), Reason> {
-    let mut frames = Pieces::<FRAME>::new();
+    let (mut frames, mut finished) = (Pieces::<FRAME>::new(), false);
     while frames.fill(&mut from).await.map_err(|_| Reason::Gone)? {
         shared.touch();
         let mut cells = 0;
         while let Some((kind, rest)) = frames.next().and_then(|frame| frame.split_first()) {
             match *kind {
+                _ if finished => return Err(Reason::Malformed),
                 DATA => {
                     to.pending.extend_from_slice(rest);
                     cells += 1;
                 }
-                CONTROL => {
-                    let Some(Control::Toll { toll }) = Control::parse(rest) else {
-                        return Err(Reason::Malformed);
-                    };
-                    paying.try_send(toll).map_err(|_| Reason::Malformed)?;
-                }
+                CONTROL => match Control::parse(rest) {
+                    Some(Control::Toll { toll }) => {
+                        paying.try_send(toll).map_err(|_| Reason::Malformed)?;
+                    }
+                    Some(Control::Finished) => finished = true,
+                    _ => return Err(Reason::Malformed),
+                },
                 _ => return Err(Reason::Malformed),
             }
         }
@@ -188,7 +194,7 @@ async fn up(
         }
         to.drain().await.map_err(|_| Reason::Gone)?;
     }
-    to.writer.shutdown().await.map_err(|_| Reason::Gone)
+    if finished { Ok(()) } else { Err(Reason::Gone) }
 }
 
 /// Provider to requester, and what the relay itself has to say.

@@ -239,7 +239,7 @@ impl Actor {
         let named = address.iter().last();
         if let Some(Protocol::P2p(peer_id)) = named {
             let Some(node) = peer::node_id(&peer_id).filter(|node| *node != self.me) else { return };
-            self.learn(node, &[address.clone()]);
+            self.learn(node, std::slice::from_ref(&address));
             if self.with(node).is_none() {
                 self.reach(node);
             }

@@ -135,7 +135,7 @@ impl Actor {
 
     /// Takes a peer into the routing table, unless its part of the network has its share of it: whoever has many
     /// keys in one place must not be all that this node sees.
-    pub(super) fn into_table(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+    pub(super) fn take_into_table(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         let Some(prefix) = addresses.iter().find_map(Prefix::at) else { return };
         let (kad, share) = (&mut self.swarm.behaviour_mut().kad, self.config.limits.table_per_prefix);
         let mut neighbours = 0;

@@ -1,5 +1,7 @@
 //! How nodes find each other and stay connected.
 
+use libp2p::core::multiaddr::Protocol;
+
 use super::*;
 use crate::mesh::streams::OpenError;
 
@@ -61,12 +63,21 @@ async fn a_provider_that_listens_nowhere_is_reached_through_what_it_keeps_also_a
     until("gone", Duration::from_secs(10), || !sees(&provider, relay.me())).await;
     let port = at.iter().find_map(|at| {
         at.iter().find_map(|part| match part {
-            libp2p::core::multiaddr::Protocol::Tcp(port) => Some(port),
+            Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
             _ => None,
         })
     });
     let listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port.unwrap()))];
-    let again = start(Config { listen, ..config() }, &[]).await;
+    // The sockets of before are closed a moment after.
+    let again = async {
+        loop {
+            match PublicNet::bind(Config { listen: listen.clone(), ..config() }).await {
+                Err(NetError::Listen { .. }) => sleep(Duration::from_millis(50)).await,
+                bound => return bound.unwrap(),
+            }
+        }
+    };
+    let again = timeout(Duration::from_secs(10), again).await.unwrap();
     until("back", Duration::from_secs(20), || sees(&again, provider.me())).await;
     echoes(&again, provider.me()).await;
     provider.handle().keep(BTreeSet::new());

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{swarms::Three, *};
 
 const ECHO: &str = "/potluck/test-echo/1";
-const BYTES: usize = 16 << 20;
+const BYTES: usize = if cfg!(debug_assertions) { 2 << 20 } else { 32 << 20 };
 
 /// Seconds to send [`BYTES`] and get them back at the same time.
 async fn flood(stream: Stream) -> f64 {
@@ -71,7 +71,10 @@ async fn relay_and_cells_beside_a_direct_stream() {
              round trip {} µs (95 %: {})",
             direct_ping.0, direct_ping.1, sealed_ping.0, sealed_ping.1,
         );
-        assert!(sealed > direct / 50.0, "carrying cells costs more than it should");
-        assert!(sealed_ping.0 < direct_ping.0 * 20 + 5_000);
+        // Ciphers that are not optimised say nothing of what they cost.
+        if !cfg!(debug_assertions) {
+            assert!(sealed > direct / 50.0, "carrying cells costs more than it should");
+            assert!(sealed_ping.0 < direct_ping.0 * 20 + 5_000);
+        }
     }
 }

@@ -6,11 +6,14 @@ use crate::pool::public::relay::{
     frame::Control,
 };
 
+/// Who takes the streams of which protocol at which node.
+type Takers = HashMap<(NodeId, &'static str), mpsc::Sender<Inbound>>;
+
 /// Nodes that reach each other through pipes.
 #[derive(Clone, Debug)]
 struct Pipes {
     me: NodeId,
-    all: Arc<Mutex<HashMap<(NodeId, &'static str), mpsc::Sender<Inbound>>>>,
+    all: Arc<Mutex<Takers>>,
 }
 
 impl Pipes {
