@@ -331,6 +331,12 @@ pub enum JobError {
     /// The node is stopping.
     #[error("the node is shutting down; send the request again when it is back")]
     ShuttingDown,
+    /// No machine of the pool gave the answer.
+    #[error("nobody in the pool answers: {reason}")]
+    Unanswered {
+        /// What the machines asked said, or what became of them.
+        reason: String,
+    },
     /// Something broke that the caller cannot mend.
     #[error("the node failed: {reason}")]
     Internal {

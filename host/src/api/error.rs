@@ -118,6 +118,7 @@ impl From<JobError> for ApiError {
             JobError::Payment { .. } => (StatusCode::PAYMENT_REQUIRED, Some("payment_required")),
             JobError::Cancelled => (StatusCode::REQUEST_TIMEOUT, Some("cancelled")),
             JobError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, Some("shutting_down")),
+            JobError::Unanswered { .. } => (StatusCode::BAD_GATEWAY, Some("unanswered")),
             JobError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error")),
         };
         let (param, retry_after) = match error {

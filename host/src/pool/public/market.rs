@@ -15,7 +15,7 @@ use std::{
 use parity_scale_codec::Encode;
 use potluck_primitives::{Account, MicroCredits, UnixMillis};
 
-pub use choose::{Approved, Candidate, Chooser, Native, Wish};
+pub use choose::{Approved, Candidate, Chooser, Native, Wish, floor};
 
 use super::offer::{ModelOffer, Offer, OfferError, SignedOffer};
 use crate::{dispatch::pool::means, identity::NodeId};

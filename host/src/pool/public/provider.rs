@@ -186,12 +186,12 @@ impl Parts {
     }
 }
 
-fn internal(reason: String) -> Trouble {
-    Trouble { error: JobError::Internal { reason }, blame: None, last: false }
+fn unanswered(reason: String) -> Trouble {
+    Trouble { error: JobError::Unanswered { reason }, blame: None, last: false }
 }
 
 fn away(reason: String) -> Trouble {
-    Trouble { blame: Some(Blame::Machine), ..internal(reason) }
+    Trouble { blame: Some(Blame::Machine), ..unanswered(reason) }
 }
 
 /// What a provider's own words mean for the job.
@@ -200,9 +200,10 @@ fn refused(error: JobError) -> Trouble {
     let (blame, last) = match &error {
         JobError::Invalid { field, .. } => (None, !ours.contains(&field.as_str())),
         // It says that it was not paid. Whether that is true nobody can tell; it is not asked for a while.
-        JobError::Payment { .. } | JobError::ModelUnusable { .. } | JobError::Internal { .. } => {
-            (Some(Blame::Model), false)
-        }
+        JobError::Payment { .. }
+        | JobError::ModelUnusable { .. }
+        | JobError::Internal { .. }
+        | JobError::Unanswered { .. } => (Some(Blame::Model), false),
         _ => (None, false),
     };
     Trouble { error, blame, last }
@@ -219,7 +220,7 @@ fn trouble(error: CallError) -> Trouble {
             last(JobError::Payment { reason: error.to_string() })
         }
         CallError::Random => last(JobError::Internal { reason: error.to_string() }),
-        CallError::Stuck { .. } => Trouble { blame: Some(Blame::Model), ..internal(error.to_string()) },
+        CallError::Stuck { .. } => Trouble { blame: Some(Blame::Model), ..unanswered(error.to_string()) },
         CallError::Silent { .. } | CallError::Broken(_) | CallError::Nonsense(_) => away(error.to_string()),
     }
 }

@@ -361,7 +361,9 @@ pub fn failure(error: &JobError) -> wire::Failure {
         JobError::Payment { reason } => wire::Failure { reason: Some(cut(reason)), ..of(11) },
         JobError::Cancelled => of(8),
         JobError::ShuttingDown => of(9),
-        JobError::Internal { reason } => wire::Failure { reason: Some(cut(reason)), ..of(10) },
+        JobError::Internal { reason } | JobError::Unanswered { reason } => {
+            wire::Failure { reason: Some(cut(reason)), ..of(10) }
+        }
     }
 }
 

@@ -13,7 +13,11 @@ use crate::{
         Decider, Decisions, Kind, MAX_CANDIDATES, MAX_NAME, Policies,
         types::{self, Circle, Health as Healthy, Input, Output, Path},
     },
-    pool::public::{meter::Rates, offer::ModelOffer, receipts::now_ms},
+    pool::public::{
+        meter::{Rates, UNIT, up},
+        offer::ModelOffer,
+        receipts::now_ms,
+    },
 };
 
 /// Tokens per second of a provider of which nothing is known.
@@ -52,6 +56,11 @@ pub trait Chooser: Send + Sync + Debug {
     fn order(&self, wish: &Wish<'_>, candidates: Vec<Candidate>) -> Vec<Candidate>;
 }
 
+/// The least that a job can cost: the way to its provider, its prompt and one token, in whole units.
+pub fn floor(rates: Rates, prompt_tokens: u32) -> MicroCredits {
+    MicroCredits(up(rates.owed(prompt_tokens, 1)).0.saturating_add(UNIT.0))
+}
+
 impl Candidate {
     /// Its id.
     pub fn provider(&self) -> NodeId {
@@ -86,7 +95,7 @@ impl Candidate {
         let least = size.least.saturating_add(resumed);
         let fits = least.saturating_add(size.answer.saturating_sub(resumed)) <= u64::from(self.model.context);
         let prompt = u32::try_from(least).unwrap_or(u32::MAX);
-        let paid = self.model.rates.owed(prompt, 1) <= limit;
+        let paid = floor(self.model.rates, prompt) <= limit;
         let hopeless = self.seen.open && self.seen.failures >= HOPELESS;
         fits && paid && !hopeless && self.listed.offer().provider != me
     }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use potluck_primitives::MicroCredits;
 use tokio::{sync::mpsc::Sender, time::Instant};
 
-use super::{PATH, Parts, Trouble, away, internal, trouble};
+use super::{PATH, Parts, Trouble, away, trouble, unanswered};
 use crate::{
     dispatch::{
         health::{Blame, Measured},
@@ -18,7 +18,7 @@ use crate::{
     job::{Bill, Billed, Event, Job, JobError, Mode, Reply, Usage},
     pool::public::{
         budget::Reservation,
-        market::{Candidate, Wish},
+        market::{Candidate, Wish, floor},
         receipts::Side,
         session::ask::{Call, Request},
     },
@@ -204,7 +204,10 @@ impl Errand {
         let weight = |error: &JobError| match error {
             JobError::ModelNotFound { .. } => 0,
             JobError::Cancelled | JobError::ShuttingDown => 1,
-            JobError::Internal { .. } | JobError::ModelUnusable { .. } | JobError::Payment { .. } => 2,
+            JobError::Internal { .. }
+            | JobError::Unanswered { .. }
+            | JobError::ModelUnusable { .. }
+            | JobError::Payment { .. } => 2,
             JobError::ContextLengthExceeded { .. } => 3,
             _ => 4,
         };
@@ -218,22 +221,22 @@ impl Errand {
         if !self.said.is_empty() {
             let why = self.refusal.take().map_or_else(String::new, |error| format!(": {error}"));
             let reason = format!("the provider that answered is gone and no other can go on{why}");
-            return JobError::Internal { reason };
+            return JobError::Unanswered { reason };
         }
         if let Some(refusal) = self.refusal.take() {
             return match refusal {
                 // A stranger that stops is not this node.
                 JobError::ShuttingDown | JobError::Cancelled => {
                     let reason = "every provider of this model is stopping; try again in a moment".into();
-                    JobError::Internal { reason }
+                    JobError::Unanswered { reason }
                 }
                 other => other,
             };
         }
         let all = self.parts.candidates(&self.job.model);
         let model = self.job.model.clone();
-        let Some(cheapest) = all.iter().map(|candidate| candidate.model.rates).min_by_key(|r| r.completion)
-        else {
+        let prompt = u32::try_from(self.size.least).unwrap_or(u32::MAX);
+        let Some(least) = all.iter().map(|candidate| floor(candidate.model.rates, prompt)).min() else {
             return JobError::ModelNotFound { model };
         };
         let room = all.iter().map(|candidate| u64::from(candidate.model.context)).max().unwrap_or(0);
@@ -241,17 +244,16 @@ impl Errand {
         if needed > room {
             return JobError::ContextLengthExceeded { model, needed, available: room };
         }
-        let least = cheapest.owed(u32::try_from(self.size.least).unwrap_or(u32::MAX), 1);
         if least > self.reservation.left() {
             let most = self.reservation.left();
             let reason = format!(
-                "the prompt alone costs at least {least} credits, where {most} may be paid; raise x-potluck-max-price"
+                "the prompt and the way there alone cost at least {least} credits, where {most} may be paid; raise x-potluck-max-price"
             );
             return JobError::Payment { reason };
         }
         let reason =
             "every provider of this model failed lately or has enough to do; try again in a moment".into();
-        JobError::Internal { reason }
+        JobError::Unanswered { reason }
     }
 
     /// Passes a provider's answer on until it ends one way or another.
@@ -259,14 +261,14 @@ impl Errand {
         let most = self.job.max_tokens;
         loop {
             let Some(call) = turn.call.as_mut() else {
-                return End::Broke(internal("nobody works on the job".into()));
+                return End::Broke(unanswered("nobody works on the job".into()));
             };
             let event = match call.next().await {
                 Ok(event) => event,
                 Err(error) => return End::Broke(trouble(error)),
             };
             let broke = |error: SeamError| {
-                End::Broke(Trouble { blame: Some(Blame::Model), ..internal(error.to_string()) })
+                End::Broke(Trouble { blame: Some(Blame::Model), ..unanswered(error.to_string()) })
             };
             match event {
                 Event::Text { text, logprobs, tokens } => {
