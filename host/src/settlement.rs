@@ -26,6 +26,7 @@ use crate::config::ChainSection;
 pub mod approvals;
 pub mod book;
 pub mod exposure;
+mod judging;
 mod keeper;
 mod policies;
 mod provider;

@@ -248,6 +248,37 @@ impl Node {
             .map(|view| Sample { drawn: view.drawn.into_iter().take(MOST).collect(), quorum: view.quorum }))
     }
 
+    /// The first block at which a verdict can be executed; none where it does not wait, or not any more.
+    ///
+    /// # Errors
+    /// [`LinkError`]
+    pub async fn case_due(
+        &self,
+        at: &At,
+        provider: Account,
+        job: [u8; 16],
+    ) -> Result<Option<u32>, LinkError> {
+        use types::pallet_potluck_providers::types::Stage;
+        let key = (AccountId32(provider), job);
+        let Some(found) = self.stored(at, runtime::storage().providers().cases(), key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(match found.decode().map_err(|error| unclear(&error))?.stage {
+            Stage::Open { until } | Stage::Appealed { until, .. } => until.saturating_add(1),
+            Stage::Upheld => 0,
+        }))
+    }
+
+    /// A block of the chain by its number; none where there is none yet.
+    ///
+    /// # Errors
+    /// [`LinkError`]
+    pub async fn block(&self, number: u32) -> Result<Option<At>, LinkError> {
+        use crate::link::{Head, Link};
+        let Some(hash) = self.hash_of(number).await? else { return Ok(None) };
+        Ok(Some(self.at(Head { number, hash }).await?))
+    }
+
     /// The policies in force and those to come.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/potluck/v1/provider", get(provider))
         .route("/potluck/v1/provider/register", on_post(register))
         .route("/potluck/v1/provider/deregister", on_post(deregister))
+        .route("/potluck/v1/provider/verify", on_post(verify))
         .route("/potluck/v1/provider/stake", on_post(stake))
         .route("/potluck/v1/provider/unstake", on_post(unstake))
         .route("/potluck/v1/gov/policies", get(approved))
@@ -134,6 +135,14 @@ fn machine() -> String {
 
 async fn deregister(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Answer {
     Ok(Json(api.settlement_for(&caller)?.deregister().await?))
+}
+
+async fn verify(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {
+    let settlement = api.settlement_for(&caller)?;
+    let mut fields = Fields::new(body::object(&api, request).await?);
+    let joins = fields.bool("on")?.unwrap_or(true);
+    fields.finish()?;
+    Ok(Json(settlement.verify(joins).await?))
 }
 
 async fn stake(State(api): State<Api>, Extension(caller): Extension<Caller>, request: Request) -> Answer {

@@ -43,6 +43,12 @@ enum Command {
         /// Credits, as in 10 or 2.5.
         amount: Option<String>,
     },
+    /// Judge evidence against others from the chain's next era on, if the stake is large enough; `--leave` ends that.
+    Verify {
+        /// Leave those who judge.
+        #[arg(long)]
+        leave: bool,
+    },
     /// Show what the chain knows of this machine.
     Status,
 }
@@ -64,6 +70,9 @@ impl Provider {
             }
             Command::Unstake { amount } => {
                 ended(&client.post("/potluck/v1/provider/unstake", &json!({"amount": amount})).await?, json)
+            }
+            Command::Verify { leave } => {
+                ended(&client.post("/potluck/v1/provider/verify", &json!({"on": !leave})).await?, json)
             }
             Command::Status => {
                 let found = client.get("/potluck/v1/provider").await?;

@@ -23,6 +23,12 @@ pub struct PublicSection {
     pub relay: bool,
     /// Whether this machine issues spend tokens against credits.
     pub issuer: bool,
+    /// Whether this machine audits strangers: asks them as everybody does, pays for it, and replays their answers on its
+    /// own copies of the models. With a stake and `potluck provider verify` it judges what other verifiers find, too.
+    pub verify: bool,
+    /// Mean time between two audits.
+    #[serde(with = "value::duration")]
+    pub verify_every: Duration,
     /// Whose tokens this machine buys and takes: the account of an issuer.
     pub issuer_account: Option<String>,
     /// Where that issuer is, as multiaddresses. Empty: it is looked for.
@@ -72,6 +78,8 @@ impl Default for PublicSection {
             announce: Vec::new(),
             relay: false,
             issuer: false,
+            verify: false,
+            verify_every: Duration::from_secs(600),
             issuer_account: None,
             issuer_addresses: Vec::new(),
             relays: Vec::new(),
@@ -152,6 +160,9 @@ impl PublicSection {
         if self.relay && self.issuer {
             let reason = "must not be on beside public.issuer: one machine that is both could tell who spends which tokens";
             return Err(("public.relay", reason.into()));
+        }
+        if self.verify && self.verify_every < Duration::from_millis(100) {
+            return Err(("public.verify_every", "must be at least 100 milliseconds".into()));
         }
         if (self.relay || self.issuer) && self.listen.is_empty() {
             return Err(("public.listen", "must name an address where a relay or issuer is reached".into()));

@@ -25,12 +25,6 @@ impl Vouch {
     pub fn get(&self) -> Option<&Vouched> {
         self.0.get()
     }
-
-    /// Fills it in; only the first time counts.
-    #[cfg(test)]
-    pub(crate) fn fill(&self, vouched: Vouched) {
-        let _ = self.0.set(vouched);
-    }
 }
 
 /// Collects the hidden states of one answer.

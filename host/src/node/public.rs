@@ -24,6 +24,7 @@ use crate::{
     inference::Inference,
     policy::{Decisions, Policies},
     pool::public::{
+        audit::record::Docket,
         budget::Budgets,
         guard::{Guard, Hours, Limits, System, WordsError},
         meter::reference_time,
@@ -39,6 +40,7 @@ mod asking;
 mod goods;
 mod registry;
 mod standing;
+mod verifying;
 
 use asking::Asker;
 use standing::Stand;
@@ -93,6 +95,8 @@ pub(super) struct Room {
     pub(super) settlement: Arc<Settlement>,
     pub(super) guard: Guard,
     pub(super) receipts: Arc<ReceiptBook>,
+    /// What audits came to, where this machine audits.
+    pub(super) docket: Option<Arc<Docket>>,
     policies: Option<Arc<PolicyRoom>>,
     /// What the chain approves of, once it was asked.
     approved: Arc<OnceLock<(Policies, Arc<Decisions>)>>,
@@ -159,6 +163,16 @@ impl Public {
         let receipts = tokio::task::spawn_blocking(move || ReceiptBook::open(&path)).await;
         let receipts = receipts.map_err(|error| files(error.to_string()))?;
         let receipts = Arc::new(receipts.map_err(|error| files(error.to_string()))?);
+        let docket = match section.verify {
+            true => {
+                let path = folder.join("audits");
+                std::fs::create_dir_all(&path).map_err(|error| files(error.to_string()))?;
+                let opened = tokio::task::spawn_blocking(move || Docket::open(&path)).await;
+                let opened = opened.map_err(|error| files(error.to_string()))?;
+                Some(Arc::new(opened.map_err(|error| files(error.to_string()))?))
+            }
+            false => None,
+        };
         let budgets = Budgets::open(section.budgets(&needs.config.http.keys), folder.join("spent.json"));
         let room = Room {
             section: Arc::new(section),
@@ -169,6 +183,7 @@ impl Public {
             settlement: needs.settlement,
             guard,
             receipts,
+            docket,
             policies: needs.policies,
             approved: Arc::default(),
             ended: CancellationToken::new(),
@@ -177,7 +192,7 @@ impl Public {
         let on = mark(&room.folder).exists();
         room.guard.switch(on);
         let (wanted, state) = (watch::channel(Wanted { on, end: false }).0, Arc::default());
-        let keeper = keep(room.clone(), wanted.subscribe(), Arc::clone(&state));
+        let keeper = keep(room.clone(), Arc::clone(&asker), wanted.subscribe(), Arc::clone(&state));
         let task = tokio::sync::Mutex::new(Some(tokio::spawn(keeper)));
         Ok(Self { room, asker, budgets, wanted, state, task })
     }
@@ -243,6 +258,7 @@ impl Public {
             "issuer": stand.as_ref().is_some_and(|stand| stand.issues()),
             "addresses": stand.as_ref().map(|stand| stand.addresses()).unwrap_or_default(),
             "peers": stand.as_ref().map_or(0, |stand| stand.peers()),
+            "audits": self.room.docket.as_ref().map(|docket| audits(docket)),
             "asking": self.asker.status().await,
             "budget": {
                 "request": section.max_price.to_string(),
@@ -264,6 +280,17 @@ impl Public {
         let all = self.room.receipts.last(last.min(MOST_RECEIPTS));
         json!({"receipts": all.iter().map(receipt).collect::<Vec<_>>()})
     }
+}
+
+fn audits(docket: &Docket) -> Value {
+    let (providers, passed, failed) = docket.sums();
+    json!({
+        "providers": providers,
+        "passed": passed,
+        "failed": failed,
+        "accused": docket.convicted(),
+        "verdicts": docket.waiting().into_iter().map(|(provider, _)| provider).collect::<Vec<_>>(),
+    })
 }
 
 fn mark(folder: &Path) -> PathBuf {
@@ -328,15 +355,15 @@ fn receipt(kept: &Kept) -> Value {
 }
 
 /// Keeps the standing part as it is wanted.
-async fn keep(room: Room, mut wanted: watch::Receiver<Wanted>, state: Arc<Mutex<State>>) {
-    let always = room.section.relay || room.section.issuer;
+async fn keep(room: Room, asker: Arc<Asker>, mut wanted: watch::Receiver<Wanted>, state: Arc<Mutex<State>>) {
+    let always = room.section.relay || room.section.issuer || room.section.verify;
     loop {
         let now = *wanted.borrow_and_update();
         if now.end {
             break;
         }
         if now.on || always {
-            match Stand::bind(&room, now.on).await {
+            match Stand::bind(&room, &asker, now.on).await {
                 Ok(stand) => {
                     let stand = Arc::new(stand);
                     *locked(&state) = State { stand: Some(Arc::clone(&stand)), trouble: None };

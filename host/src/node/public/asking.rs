@@ -155,7 +155,8 @@ impl Asker {
         let chain = settlement.room().await.map_err(unavailable)?;
         let live = Arc::clone(&chain.live);
         let genesis = live.genesis();
-        let registry = Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered));
+        let registry =
+            Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered, self.room.docket.clone()));
         let chooser: Arc<dyn Chooser> = match self.room.approved(&live) {
             Some((policies, decisions)) => Arc::new(Approved { policies, decisions }),
             None => Arc::new(Native),

@@ -12,7 +12,10 @@ use tokio::time::Instant;
 
 use crate::{
     identity::NodeId,
-    pool::public::market::{Registry, Standing},
+    pool::public::{
+        audit::record::Docket,
+        market::{Registry, Standing},
+    },
 };
 
 /// How long an answer is new.
@@ -34,6 +37,7 @@ struct Inner {
 pub(super) struct ChainRegistry {
     live: Arc<Live>,
     lenient: bool,
+    docket: Option<Arc<Docket>>,
     inner: Mutex<Inner>,
 }
 
@@ -44,9 +48,9 @@ impl fmt::Debug for ChainRegistry {
 }
 
 impl ChainRegistry {
-    /// That of a chain. `lenient`: providers that it does not know are asked, too.
-    pub(super) fn new(live: Arc<Live>, lenient: bool) -> Self {
-        Self { live, lenient, inner: Mutex::default() }
+    /// That of a chain, with what audits of this machine found. `lenient`: providers that it does not know are asked, too.
+    pub(super) fn new(live: Arc<Live>, lenient: bool, docket: Option<Arc<Docket>>) -> Self {
+        Self { live, lenient, docket, inner: Mutex::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -116,7 +120,13 @@ impl Registry for ChainRegistry {
     fn standing(&self, provider: NodeId) -> Option<Standing> {
         let inner = self.inner();
         let (at, standing) = inner.rows.get(&provider)?;
-        standing.filter(|_| at.elapsed() < STALE)
+        let mut standing = standing.filter(|_| at.elapsed() < STALE)?;
+        if let Some(audited) = self.docket.as_ref().map(|docket| docket.standing(provider)) {
+            standing.passed = standing.passed.saturating_add(audited.passed);
+            standing.failed = standing.failed.saturating_add(audited.failed);
+            standing.barred |= audited.convicted;
+        }
+        Some(standing)
     }
 
     fn lenient(&self) -> bool {

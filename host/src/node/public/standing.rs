@@ -13,9 +13,11 @@ use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Room, asking,
+    Room,
+    asking::{self, Asker},
     goods::{self, Prices},
     registry::ChainRegistry,
+    verifying,
 };
 use crate::{
     config::public,
@@ -99,7 +101,7 @@ impl Stand {
     ///
     /// # Errors
     /// In words.
-    pub(super) async fn bind(room: &Room, serves: bool) -> Result<Self, String> {
+    pub(super) async fn bind(room: &Room, asker: &Arc<Asker>, serves: bool) -> Result<Self, String> {
         if room.offline {
             return Err("this node is offline (offline, --offline, POTLUCK_OFFLINE)".into());
         }
@@ -113,7 +115,8 @@ impl Stand {
         let view = Arc::new(ChainView::new(Arc::clone(&live)));
         let vouchers: Arc<dyn Vouchers> =
             Arc::new(BookVouchers::new(chain.shared_book(), genesis, Arc::clone(&view) as Arc<_>));
-        let registry = Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered));
+        let registry =
+            Arc::new(ChainRegistry::new(Arc::clone(&live), section.unregistered, room.docket.clone()));
         let market = Arc::new(Market::new(Arc::clone(&registry) as Arc<dyn Registry>));
         let config = net::Config {
             listen: section.listen.clone(),
@@ -162,6 +165,17 @@ impl Stand {
                 let policies = room.approved(&live).map(|(policies, _)| policies);
                 stand.serve(room, &handle, &till, registry, issuer, policies)?;
             }
+        }
+        if let Some(docket) = &room.docket {
+            let parts = verifying::Parts {
+                room: room.clone(),
+                asker: Arc::clone(asker),
+                policies: room.approved(&live).map(|(policies, _)| policies),
+                live,
+                handle,
+                docket: Arc::clone(docket),
+            };
+            verifying::begin(parts, &stand.stop, |work| drop(stand.tasks.spawn(work)))?;
         }
         Ok(stand)
     }
@@ -292,7 +306,7 @@ impl Drop for Stand {
 }
 
 /// Does something until it is stopped.
-fn until<W: Future<Output = ()> + Send>(
+pub(super) fn until<W: Future<Output = ()> + Send>(
     stop: &CancellationToken,
     work: W,
 ) -> impl Future<Output = ()> + Send + use<W> {

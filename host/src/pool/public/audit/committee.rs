@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     charge::{Charge, ChargeError, Drawn, Judge, MAX_CHARGE},
     examine::Examiner,
+    record::Docket,
 };
 use crate::{
     identity::{NodeId, Signer},
@@ -164,7 +165,9 @@ impl Bench {
 }
 
 /// Examines charges of others until it is stopped.
-pub async fn serve(bench: Bench, mut incoming: Incoming, stop: CancellationToken) {
+/// What a verifier of this machine's kind signs ends its own test of the same provider: nobody is judged twice for one
+/// stretch of time.
+pub async fn serve(bench: Bench, docket: Arc<Docket>, mut incoming: Incoming, stop: CancellationToken) {
     let (places, mut sessions) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     loop {
         tokio::select! {
@@ -172,7 +175,7 @@ pub async fn serve(bench: Bench, mut incoming: Incoming, stop: CancellationToken
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
             inbound = incoming.recv() => match inbound {
                 Some(inbound) if sessions.len() < WAITING => {
-                    sessions.spawn(answer(bench.clone(), inbound, Arc::clone(&places)));
+                    sessions.spawn(answer(bench.clone(), Arc::clone(&docket), inbound, Arc::clone(&places)));
                 }
                 Some(inbound) => tracing::debug!(peer = %inbound.peer, "too many charges wait"),
                 None => break,
@@ -182,7 +185,7 @@ pub async fn serve(bench: Bench, mut incoming: Incoming, stop: CancellationToken
     sessions.shutdown().await;
 }
 
-async fn answer(bench: Bench, inbound: Inbound, places: Arc<Semaphore>) {
+async fn answer(bench: Bench, docket: Arc<Docket>, inbound: Inbound, places: Arc<Semaphore>) {
     let Inbound { peer, mut stream } = inbound;
     let Ok(Ok(review)) = timeout(ARRIVAL, frame::expect::<Review, _>(&mut stream, MAX_REQUEST)).await else {
         tracing::debug!(%peer, "a charge did not arrive");
@@ -191,6 +194,11 @@ async fn answer(bench: Bench, inbound: Inbound, places: Arc<Semaphore>) {
     let Ok(_place) = places.acquire().await else { return };
     let word = match bench.review(&review.charge, review.at).await {
         Ok((verdict, signature)) => {
+            let provider = NodeId(verdict.provider);
+            let closed = tokio::task::spawn_blocking(move || docket.close(provider)).await;
+            if let Ok(Err(error)) = closed {
+                tracing::warn!(%error, "the record of audits is not written");
+            }
             Word::Signed { verdict: verdict.encode().into(), signature: signature.to_vec().into() }
         }
         Err(reason) => {

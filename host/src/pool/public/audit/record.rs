@@ -90,6 +90,12 @@ enum Record {
     /// The case was judged; the next test begins.
     #[codec(index = 2)]
     Closed { provider: [u8; 32] },
+    /// A verdict on a job went to the chain; the next test begins.
+    #[codec(index = 3)]
+    Judged { provider: [u8; 32], job: [u8; 16] },
+    /// That verdict was executed, or the chain knows it no more.
+    #[codec(index = 4)]
+    Executed { provider: [u8; 32], job: [u8; 16] },
 }
 
 /// Answers that are remembered of a provider.
@@ -152,7 +158,12 @@ struct Inner {
     journal: Journal,
     records: usize,
     rows: HashMap<NodeId, Standing>,
+    /// Verdicts that this machine brought to the chain and that wait there.
+    waiting: Vec<Waiting>,
 }
+
+/// A verdict that waits on the chain: about whom, and on which job.
+pub type Waiting = (NodeId, [u8; 16]);
 
 fn file(folder: &Path, transcript: &Hash) -> PathBuf {
     let name: String = transcript.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -169,6 +180,7 @@ impl Docket {
         let test = Sprt::new(p0, p1, alpha, beta)?;
         let (journal, records) = Journal::open(&folder.join("audits"))?;
         let mut rows: HashMap<NodeId, Standing> = HashMap::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         for record in &records {
             match Record::decode_all(&mut record.as_slice()) {
                 Ok(Record::Audit { at_ms, report }) => {
@@ -176,10 +188,15 @@ impl Docket {
                 }
                 Ok(Record::Standing { provider, standing }) => drop(rows.insert(NodeId(provider), standing)),
                 Ok(Record::Closed { provider }) => rows.entry(NodeId(provider)).or_default().begin(),
+                Ok(Record::Judged { provider, job }) => {
+                    rows.entry(NodeId(provider)).or_default().begin();
+                    waiting.push((NodeId(provider), job));
+                }
+                Ok(Record::Executed { provider, job }) => waiting.retain(|it| *it != (NodeId(provider), job)),
                 Err(_) => tracing::warn!("a record of an audit cannot be read and is left out"),
             }
         }
-        let inner = Mutex::new(Inner { journal, records: records.len(), rows });
+        let inner = Mutex::new(Inner { journal, records: records.len(), rows, waiting });
         let this = Self { folder: folder.to_owned(), test, inner };
         this.sweep();
         Ok(this)
@@ -252,9 +269,46 @@ impl Docket {
     /// # Errors
     /// [`RecordError::Journal`]; it stands as it was.
     pub fn close(&self, provider: NodeId) -> Result<(), RecordError> {
+        self.end(provider, &Record::Closed { provider: provider.0 }, None)
+    }
+
+    /// A verdict on a job of it went to the chain: the next test begins, and the verdict waits to be executed.
+    ///
+    /// # Errors
+    /// [`RecordError::Journal`]; it stands as it was.
+    pub fn judged(&self, provider: NodeId, job: [u8; 16]) -> Result<(), RecordError> {
+        self.end(provider, &Record::Judged { provider: provider.0, job }, Some((provider, job)))
+    }
+
+    /// A verdict waits no more.
+    ///
+    /// # Errors
+    /// [`RecordError::Journal`]; it stands as it was.
+    pub fn executed(&self, (provider, job): Waiting) -> Result<(), RecordError> {
         let mut inner = self.inner();
-        inner.journal.append(&Record::Closed { provider: provider.0 }.encode())?;
+        inner.journal.append(&Record::Executed { provider: provider.0, job }.encode())?;
         inner.records += 1;
+        inner.waiting.retain(|it| *it != (provider, job));
+        Ok(())
+    }
+
+    /// The verdicts that this machine brought to the chain and that wait there.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.inner().waiting.clone()
+    }
+
+    /// How many providers were audited, how many of their answers passed and failed.
+    pub fn sums(&self) -> (usize, u64, u64) {
+        let inner = self.inner();
+        let of = |count: fn(&Standing) -> u32| inner.rows.values().map(|row| u64::from(count(row))).sum();
+        (inner.rows.len(), of(|row| row.passed), of(|row| row.failed))
+    }
+
+    fn end(&self, provider: NodeId, record: &Record, waits: Option<Waiting>) -> Result<(), RecordError> {
+        let mut inner = self.inner();
+        inner.journal.append(&record.encode())?;
+        inner.records += 1;
+        inner.waiting.extend(waits);
         let row = inner.rows.entry(provider).or_default();
         let old = std::mem::take(&mut row.against);
         row.begin();
@@ -321,7 +375,9 @@ impl Inner {
         let record = |(provider, standing): (&NodeId, &Standing)| {
             Record::Standing { provider: provider.0, standing: standing.clone() }.encode()
         };
-        let records: Vec<Vec<u8>> = self.rows.iter().map(record).collect();
+        let judged = |&(provider, job): &Waiting| Record::Judged { provider: provider.0, job }.encode();
+        let waiting = self.waiting.iter().map(judged);
+        let records: Vec<Vec<u8>> = waiting.chain(self.rows.iter().map(record)).collect();
         self.journal.rewrite(records.iter().map(Vec::as_slice))?;
         self.records = records.len();
         Ok(())

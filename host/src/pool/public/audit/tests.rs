@@ -392,7 +392,8 @@ async fn a_committee_signs_what_it_finds_and_a_honeypot_finds_who_does_not_look(
         let (door, incoming) = mpsc::channel(4);
         doors.0.insert(key(n).node(), door);
         let judge: Arc<dyn Judge> = if n == 23 { Arc::new(Believing) } else { Arc::new(Strict) };
-        tokio::spawn(committee::serve(bench(n, judge), incoming, stop.clone()));
+        let docket = Arc::new(Docket::open(tempfile::tempdir().unwrap().path()).unwrap());
+        tokio::spawn(committee::serve(bench(n, judge), docket, incoming, stop.clone()));
     }
     let streams: Arc<dyn Streams> = Arc::new(doors);
     let accuser = bench(20, Arc::new(Strict));
