@@ -37,6 +37,8 @@ mod pool;
 mod pool_net;
 mod pool_trouble;
 mod public;
+mod public_chaos;
+mod public_verdict;
 mod pull;
 mod recall;
 mod sdk;

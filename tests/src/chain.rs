@@ -90,6 +90,22 @@ impl Chain {
         self.clock = Some(clock);
     }
 
+    /// Makes a block every so often until what is returned is dropped.
+    pub fn ticking(&self, every: Duration) -> Ticking {
+        let (endpoint, (stop, stopped)) = (self.endpoint.clone(), std::sync::mpsc::channel::<()>());
+        let ticker = std::thread::spawn(move || {
+            let runtime = runtime();
+            let clock = runtime.block_on(Clock::connect(&endpoint)).expect("the chain answers");
+            while stopped.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                // A chain that ends ends its blocks.
+                if runtime.block_on(clock.make_blocks(1)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ticking { stop: Some(stop), ticker: Some(ticker) }
+    }
+
     /// Does something with the chain as the owner of a key, whose files lie in a folder that is gone afterwards.
     pub fn with<T>(&self, key: Key, act: impl AsyncFnOnce(&Live) -> T) -> T {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -119,6 +135,22 @@ impl Drop for Chain {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) && !self.end() {
             let _ = self.child.kill();
+        }
+    }
+}
+
+/// Blocks that are made from time to time.
+#[derive(Debug)]
+pub struct Ticking {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    ticker: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(ticker) = self.ticker.take() {
+            let _ = ticker.join();
         }
     }
 }

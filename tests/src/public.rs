@@ -200,6 +200,9 @@ pub struct Pool {
     pub issuer: Party,
     /// What all settle on.
     pub chain: Chain,
+    /// How parties are told of the issuer, and the relays as a list.
+    issued: String,
+    relay_list: String,
 }
 
 impl Pool {
@@ -240,6 +243,7 @@ impl Pool {
         for provider in &providers {
             provider.until("it offers", |public| public["offer"]["models"][0]["name"] == MODEL);
         }
+        let relay_list = all.clone();
         let requester = |at: usize| {
             let public = format!("{issued}bootstrap = [{all}]\n");
             let name = ["bob", "alice"].get(at).copied().expect("at most two ask");
@@ -248,7 +252,26 @@ impl Pool {
             party
         };
         let requesters = (0..requesters).map(requester).collect();
-        Some(Self { requesters, providers, relays, issuer, chain })
+        Some(Self { requesters, providers, relays, issuer, chain, issued, relay_list })
+    }
+
+    /// A further provider with an account of the development chain, serving this model's file; it does not offer yet.
+    pub fn provider(&self, account: &str, model: &Path) -> Party {
+        let Self { issued, relay_list: all, .. } = self;
+        let public =
+            format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmodels = [\"{MODEL}\"]\n{PRICES}");
+        let fresh = tempfile::tempdir().expect("a temporary folder");
+        Party::start(&self.chain, Some(account), fresh, &public, model.to_str())
+    }
+
+    /// A verifier with an account of the development chain that audits about so often.
+    pub fn verifier(&self, account: &str, every: &str, model: &Path) -> Party {
+        let Self { issued, relay_list: all, .. } = self;
+        let public = format!(
+            "verify = true\nverify_every = \"{every}\"\nday_budget = \"4\"\nmax_price = \"0.02\"\nLISTEN\n{issued}bootstrap = [{all}]\n"
+        );
+        let fresh = tempfile::tempdir().expect("a temporary folder");
+        Party::start(&self.chain, Some(account), fresh, &public, model.to_str())
     }
 
     /// What all who earn have taken in.

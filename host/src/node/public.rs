@@ -24,7 +24,7 @@ use crate::{
     inference::Inference,
     policy::{Decisions, Policies},
     pool::public::{
-        audit::record::Docket,
+        audit::record::{Docket, Standing},
         budget::Budgets,
         guard::{Guard, Hours, Limits, System, WordsError},
         meter::reference_time,
@@ -47,6 +47,8 @@ use standing::Stand;
 
 /// When what could not be begun is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// Most audited providers in an answer.
+const MOST_AUDITED: usize = 100;
 /// Most receipts in an answer.
 pub const MOST_RECEIPTS: usize = 10_000;
 
@@ -283,14 +285,19 @@ impl Public {
 }
 
 fn audits(docket: &Docket) -> Value {
-    let (providers, passed, failed) = docket.sums();
-    json!({
-        "providers": providers,
-        "passed": passed,
-        "failed": failed,
-        "accused": docket.convicted(),
-        "verdicts": docket.waiting().into_iter().map(|(provider, _)| provider).collect::<Vec<_>>(),
-    })
+    let row = |(provider, standing): (NodeId, Standing)| {
+        json!({
+            "provider": provider,
+            "passed": standing.passed,
+            "failed": standing.failed,
+            "unclear": standing.unclear,
+            "accused": standing.convicted,
+            "audited_ms": standing.last_ms,
+        })
+    };
+    let verdicts: Vec<NodeId> = docket.waiting().into_iter().map(|(provider, _)| provider).collect();
+    let providers: Vec<Value> = docket.standings(MOST_AUDITED).into_iter().map(row).collect();
+    json!({"providers": providers, "verdicts": verdicts})
 }
 
 fn mark(folder: &Path) -> PathBuf {

@@ -85,7 +85,7 @@ pub(crate) struct Mint {
 impl Purse for Mint {
     fn take(&self, amount: MicroCredits) -> BoxFuture<'_, Result<Vec<Vec<u8>>, PaymentError>> {
         Box::pin(async move {
-            assert!(amount.0 > 0 && amount.0 % UNIT.0 == 0, "{amount} is no sum of tokens");
+            assert!(amount.0 > 0 && amount.0.is_multiple_of(UNIT.0), "{amount} is no sum of tokens");
             let takes = self.takes.fetch_add(1, Relaxed);
             if self.most.lock().unwrap().is_some_and(|most| takes >= most) {
                 return std::future::pending().await;
@@ -163,7 +163,6 @@ pub(crate) struct Booth {
     pub(crate) signer: Signer,
     pub(crate) server: PublicServer,
     pub(crate) guard: Guard,
-    pub(crate) senses: Arc<Told>,
     pub(crate) receipts: Arc<ReceiptBook>,
     door: mpsc::Sender<Inbound>,
     pub(crate) folder: tempfile::TempDir,
@@ -186,7 +185,7 @@ impl Booth {
         let receipts = Arc::new(ReceiptBook::open(&folder.path().join("receipts")).unwrap());
         let senses = Arc::new(Told::default());
         let limits = Limits { jobs: 8, jobs_per_relay: 8, ..Limits::default() };
-        let guard = Guard::new(limits, senses.clone()).unwrap();
+        let guard = Guard::new(limits, senses).unwrap();
         guard.switch(true);
         let signer = Signer::from_seed([n; 32]);
         let serving = Serving {
@@ -200,7 +199,7 @@ impl Booth {
         };
         let (door, incoming) = mpsc::channel(8);
         let server = PublicServer::bind(timers(), serving, incoming);
-        Self { signer, server, guard, senses, receipts, door, folder }
+        Self { signer, server, guard, receipts, door, folder }
     }
 
     /// A stream that a relay opened.

@@ -291,6 +291,9 @@ fn zeros(whole: usize) -> usize {
     (1..=5).rev().map(|head| whole.saturating_sub(head)).find(fits).unwrap_or(whole)
 }
 
+/// A request as it is served: the job, the key of its receipt, the most that it pays, and its payment.
+pub type Opened = (Job, [u8; 32], Rates, Vec<Vec<u8>>);
+
 impl Ask {
     /// The request without its payment and padding: what the answer depends on, as CBOR.
     pub fn bare(&self) -> Vec<u8> {
@@ -302,7 +305,7 @@ impl Ask {
     ///
     /// # Errors
     /// [`JobError::Invalid`].
-    pub fn open(self) -> Result<(Job, [u8; 32], Rates, Vec<Vec<u8>>), JobError> {
+    pub fn open(self) -> Result<Opened, JobError> {
         let invalid =
             |field: &str, reason: &str| JobError::Invalid { field: field.into(), reason: reason.into() };
         if self.version != VERSION {

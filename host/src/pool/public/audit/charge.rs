@@ -24,7 +24,7 @@ use crate::{
 /// Keeps the digest of a charge apart from every other hash.
 const DOMAIN: &[u8] = b"potluck public charge 1\0";
 /// Most transcripts in a charge.
-pub const MAX_TRANSCRIPTS: u32 = 16;
+pub const MAX_TRANSCRIPTS: u32 = 64;
 /// Most bytes of a charge.
 pub const MAX_CHARGE: usize = 2 << 20;
 

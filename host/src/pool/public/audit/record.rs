@@ -1,7 +1,8 @@
 //! What audits came to, provider by provider, on disk.
 //!
 //! Each provider has a sequential test ([`Sprt`]). An acquittal begins the next test; a conviction stands until the
-//! provider was judged. The transcripts of a test's failed audits are kept beside the journal until the test ends.
+//! provider was judged. The transcripts of a test's audits are kept beside the journal until the test ends: what passed
+//! belongs to a charge as what failed does, for the policy punishes in proportion.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +18,7 @@ use potluck_kernels::audit::{Decision, Sprt, SprtError};
 use potluck_primitives::{Bounded, Hash};
 
 use super::{
-    charge::{Charge, MAX_TRANSCRIPTS},
+    charge::{Charge, MAX_CHARGE, MAX_TRANSCRIPTS},
     examine::Report,
     transcript::{MAX_TRANSCRIPT, Transcript},
 };
@@ -28,7 +29,7 @@ use crate::{atomic, identity::NodeId, policy::types::Outcome};
 const RATES: [u32; 4] = [5_000, 200_000, 1, 10_000];
 /// Providers that are remembered.
 const PROVIDERS: usize = 4_096;
-/// Failed audits of a test whose transcripts are kept.
+/// Audits of a test whose transcripts are kept.
 const KEPT: usize = MAX_TRANSCRIPTS as usize;
 /// Records in the journal before it is written anew.
 const RECORDS: usize = 50_000;
@@ -71,8 +72,8 @@ pub struct Standing {
     pub unclear: u32,
     /// Whether the test under way convicts it.
     pub convicted: bool,
-    /// Transcripts of the failed audits of the test under way, the oldest first.
-    pub against: Vec<Hash>,
+    /// Transcripts of the audits of the test under way, the oldest first.
+    pub case: Vec<Hash>,
     /// The last answers that were audited, so that none counts twice.
     seen: VecDeque<[u8; 16]>,
     /// When it was audited last, in milliseconds since 1970.
@@ -118,8 +119,8 @@ impl Standing {
         };
         let count = if failed { &mut self.failed } else { &mut self.passed };
         *count = count.saturating_add(1);
-        if failed && self.against.len() < KEPT {
-            self.against.push(report.transcript);
+        if self.case.len() < KEPT {
+            self.case.push(report.transcript);
         }
         // A conviction waits for its judgement, whatever comes meanwhile.
         if !self.convicted {
@@ -141,7 +142,7 @@ impl Standing {
     fn begin(&mut self) {
         self.sum = 0;
         self.convicted = false;
-        self.against.clear();
+        self.case.clear();
     }
 }
 
@@ -223,8 +224,8 @@ impl Docket {
             return Err(RecordError::Again);
         }
         // The transcript first: a test that convicts has all its transcripts.
-        let room = row.is_none_or(|row| row.against.len() < KEPT);
-        if report.outcome() == Outcome::Failed && room {
+        let room = row.is_none_or(|row| row.case.len() < KEPT);
+        if report.outcome() != Outcome::Unclear && room {
             self.keep(transcript)?;
         }
         if row.is_none() && inner.rows.len() >= PROVIDERS {
@@ -233,7 +234,8 @@ impl Docket {
         inner.journal.append(&Record::Audit { at_ms, report: report.clone() }.encode())?;
         inner.records += 1;
         let row = inner.rows.entry(provider).or_default();
-        let before = row.against.clone();
+        let mut before = row.case.clone();
+        before.push(report.transcript);
         let decision = row.take(at_ms, report, &self.test);
         if decision == Decision::Acquit {
             self.discard(&before);
@@ -258,8 +260,17 @@ impl Docket {
 
     /// The charge against a provider whose test convicts it, as far as its transcripts can be read.
     pub fn charge(&self, provider: NodeId) -> Option<Charge> {
-        let against = self.inner().rows.get(&provider).filter(|row| row.convicted)?.against.clone();
-        let transcripts: Vec<Transcript> = against.iter().filter_map(|digest| self.read(digest)).collect();
+        let case = self.inner().rows.get(&provider).filter(|row| row.convicted)?.case.clone();
+        // The newest, as many as may travel together.
+        let (mut transcripts, mut room) = (Vec::new(), MAX_CHARGE.saturating_sub(1_024));
+        for transcript in case.iter().rev().filter_map(|digest| self.read(digest)) {
+            match room.checked_sub(transcript.encoded_size()) {
+                Some(left) => room = left,
+                None => break,
+            }
+            transcripts.push(transcript);
+        }
+        transcripts.reverse();
         let transcripts = Bounded::new(transcripts).ok().filter(|all| !all.is_empty())?;
         Some(Charge { provider: provider.0, transcripts })
     }
@@ -297,11 +308,12 @@ impl Docket {
         self.inner().waiting.clone()
     }
 
-    /// How many providers were audited, how many of their answers passed and failed.
-    pub fn sums(&self) -> (usize, u64, u64) {
-        let inner = self.inner();
-        let of = |count: fn(&Standing) -> u32| inner.rows.values().map(|row| u64::from(count(row))).sum();
-        (inner.rows.len(), of(|row| row.passed), of(|row| row.failed))
+    /// How it stands with at most so many providers: those that failed most first, then those audited last.
+    pub fn standings(&self, most: usize) -> Vec<(NodeId, Standing)> {
+        let mut all: Vec<_> = self.inner().rows.iter().map(|(id, row)| (*id, row.clone())).collect();
+        all.sort_by_key(|(_, row)| std::cmp::Reverse((row.failed, row.last_ms)));
+        all.truncate(most);
+        all
     }
 
     fn end(&self, provider: NodeId, record: &Record, waits: Option<Waiting>) -> Result<(), RecordError> {
@@ -310,7 +322,7 @@ impl Docket {
         inner.records += 1;
         inner.waiting.extend(waits);
         let row = inner.rows.entry(provider).or_default();
-        let old = std::mem::take(&mut row.against);
+        let old = std::mem::take(&mut row.case);
         row.begin();
         self.discard(&old);
         Ok(())
@@ -340,12 +352,7 @@ impl Docket {
     fn sweep(&self) {
         let needed: Vec<PathBuf> = {
             let inner = self.inner();
-            inner
-                .rows
-                .values()
-                .flat_map(|row| &row.against)
-                .map(|digest| file(&self.folder, digest))
-                .collect()
+            inner.rows.values().flat_map(|row| &row.case).map(|digest| file(&self.folder, digest)).collect()
         };
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
@@ -360,7 +367,7 @@ impl Docket {
 impl Inner {
     /// Forgets the provider against which nothing speaks and that was audited longest ago.
     fn forget(&mut self) -> Result<(), RecordError> {
-        let clean = self.rows.iter().filter(|(_, row)| row.against.is_empty() && !row.convicted);
+        let clean = self.rows.iter().filter(|(_, row)| row.sum <= 0 && !row.convicted);
         let oldest = clean.min_by_key(|(_, row)| row.last_ms).map(|(provider, _)| *provider);
         let oldest = oldest.ok_or(RecordError::Full)?;
         self.rows.remove(&oldest);

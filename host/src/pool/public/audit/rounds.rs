@@ -122,7 +122,7 @@ impl Rounds {
         }
         all.sort_by_key(|(last, roll, _)| (*last, *roll));
         // One of four is anybody: nobody is safe because it was audited a moment ago.
-        if dice.roll() % 4 == 0 {
+        if dice.roll().is_multiple_of(4) {
             all.sort_by_key(|(_, roll, _)| *roll);
         }
         for (.., candidate) in all {

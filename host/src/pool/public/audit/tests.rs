@@ -217,7 +217,7 @@ async fn convicted_after(engine: Arc<dyn Engine>, own: Inference) -> (usize, Cha
             let docket = world.docket();
             assert_eq!(docket.convicted(), [provider], "it is known after a restart");
             let charge = docket.charge(provider).unwrap();
-            assert_eq!(charge.transcripts.len(), docket.standing(provider).against.len());
+            assert_eq!(charge.transcripts.len(), docket.standing(provider).case.len());
             assert!(Charge::open(&charge.encode()).is_ok());
             docket.close(provider).unwrap();
             assert!(docket.convicted().is_empty() && docket.charge(provider).is_none());

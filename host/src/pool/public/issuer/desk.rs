@@ -80,6 +80,7 @@ struct Sale {
 
 /// Where a claim stands.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, not kept")]
 pub(crate) enum Standing {
     Unknown,
     /// Taken, and its payee is owed that much in all.
