@@ -57,6 +57,10 @@ impl Party {
         fs::write(folder.join("config.toml"), text).expect("the configuration can be written");
         let mut options = NodeOptions::new().home(home.path());
         options = model.into_iter().fold(options, |options, model| options.model(model));
+        // To see why something does not happen.
+        if let Ok(level) = std::env::var("TEST_LOG") {
+            options = options.args(["--log-level", level.as_str()]);
+        }
         let mut party = Self { node: None, options, home, port, id: String::new() };
         party.begin();
         party.id = party.get("/potluck/v1/status")["node"].as_str().expect("a node has an id").to_owned();
@@ -234,7 +238,7 @@ impl Pool {
         let all = all.join(", ");
         let provider = |at: usize| {
             let public =
-                format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmodels = [\"{MODEL}\"]\n{PRICES}");
+                format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}");
             let party = Party::start(&chain, (at == 0).then_some("dave"), fresh(), &public, Some(&model));
             party.text("public on");
             party
@@ -259,7 +263,7 @@ impl Pool {
     pub fn provider(&self, account: &str, model: &Path) -> Party {
         let Self { issued, relay_list: all, .. } = self;
         let public =
-            format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmodels = [\"{MODEL}\"]\n{PRICES}");
+            format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}");
         let fresh = tempfile::tempdir().expect("a temporary folder");
         Party::start(&self.chain, Some(account), fresh, &public, model.to_str())
     }
