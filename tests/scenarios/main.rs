@@ -37,6 +37,7 @@ mod pool;
 mod pool_net;
 mod pool_trouble;
 mod public;
+mod public_contributor;
 mod pull;
 mod recall;
 mod sdk;
