@@ -90,7 +90,7 @@ impl Dispatcher {
                     "this machine is in no trusted pool; found one with `potluck pool create NAME`, or join one with `potluck join INVITE`"
                 }
                 Mode::Public => {
-                    "this node knows no node of the public pool; set public.bootstrap in its configuration"
+                    "this node is offline or knows no node of the public pool; set public.bootstrap in its configuration"
                 }
             };
             return Err(JobError::ModeUnavailable { mode, reason: reason.into() });

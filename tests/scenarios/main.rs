@@ -38,6 +38,7 @@ mod pool_net;
 mod pool_trouble;
 mod public;
 mod public_chaos;
+mod public_contributor;
 mod public_verdict;
 mod pull;
 mod recall;

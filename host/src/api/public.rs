@@ -76,6 +76,7 @@ impl From<PublicError> for ApiError {
     fn from(error: PublicError) -> Self {
         let (status, code) = match &error {
             PublicError::Files { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io_error"),
+            PublicError::Issues => (StatusCode::CONFLICT, "issuer_cannot_serve"),
             PublicError::Words(_) | PublicError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_value"),
         };
         Self::new(status, error.to_string()).code(code)

@@ -12,7 +12,7 @@ use super::{
 /// Serve strangers with this machine's models when you do not need it, and earn credits.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  potluck public on                serve from now on, also after a restart\n  potluck public off               end that at once, running jobs included\n  potluck public earnings\n  potluck public receipts --last 1000 --json > receipts.json"
+    after_help = "Before the first time: set chain.endpoint, public.issuer_account, public.issuer_addresses and public.relays\nin the configuration (`potluck config path` names the file), then `potluck provider register`.\n\nExamples:\n  potluck public on                serve from now on, also after a restart\n  potluck public off               end that at once, running jobs included\n  potluck public earnings\n  potluck public receipts --last 1000 --json > receipts.json"
 )]
 pub(super) struct Public {
     #[command(subcommand)]
@@ -72,9 +72,15 @@ fn number(found: &Value, field: &str) -> u64 {
 fn page(found: &Value) -> String {
     let mut page = String::new();
     let mut line = |name: &str, value: String| page += &format!("{name:<10}{value}\n");
+    if !text(found, "account").is_empty() {
+        line("account", text(found, "account").to_owned());
+    }
     let serving = match (flag(found, "on"), flag(found, "serving")) {
         (false, _) => "off; `potluck public on` serves strangers".to_owned(),
         (true, true) => format!("on, {} jobs run", number(found, "jobs")),
+        (true, false) if text(found, "trouble").is_empty() => {
+            "on, but not serving yet: the chain, the issuer and the relays are being asked".to_owned()
+        }
         (true, false) => "on, but not serving yet".to_owned(),
     };
     line("serving", serving);
@@ -92,6 +98,11 @@ fn page(found: &Value) -> String {
             let name = text(model, "name");
             line("offer", format!("{name}: {answer} credits for 1,000 tokens, {prompt} of the prompt"));
         }
+    } else if flag(found, "on") && flag(found, "serving") {
+        line(
+            "offer",
+            "none yet: the relays are being reached; see `potluck public status` in a moment".into(),
+        );
     }
     if let Some(served) = found.get("served").filter(|served| !served.is_null()) {
         let count = |field| number(served, field);
@@ -111,12 +122,21 @@ fn page(found: &Value) -> String {
     if flag(found, "issuer") {
         line("issuer", "sells spend tokens".into());
     }
+    for address in list(found, "addresses").iter().filter_map(Value::as_str) {
+        line("address", address.to_owned());
+    }
     let asking = found.get("asking").cloned().unwrap_or_default();
     if flag(&asking, "joined") {
         let offers =
             format!("{} providers are known, {} peers", number(&asking, "offers"), number(&asking, "peers"));
         line("asking", offers);
+        let models: Vec<&str> = list(&asking, "models").iter().filter_map(Value::as_str).collect();
+        if !models.is_empty() {
+            line("", models.join(", "));
+        }
         line("purse", format!("{} credits", text(&asking, "purse")));
+    } else if let Some(why) = found.get("asking_trouble").and_then(Value::as_str) {
+        line("asking", format!("not possible: {why}"));
     } else {
         line("asking", "the network is joined with the first request in mode public".into());
     }
@@ -142,6 +162,9 @@ fn earnings(found: &Value) -> String {
             hours("compute_hours"),
             hours("reference_hours"),
         );
+    }
+    if found.get("served").is_some_and(|served| number(served, "jobs") > 0) {
+        page += "what of it is not redeemed yet: `potluck credits balance`; have it paid: `potluck credits redeem`\n";
     }
     page
 }
@@ -182,9 +205,18 @@ mod tests {
         for words in ["1 jobs run", "on battery", "m: 0.014000", "3 providers", "0.010000 of 1.000000"] {
             assert!(on.contains(words), "{words} in {on}");
         }
+        let relay = page(&json!({
+            "on": true, "account": "ab", "addresses": ["/ip4/192.0.2.1/tcp/7687/p2p/x"],
+            "asking_trouble": "set public.bootstrap",
+        }));
+        for words in ["account   ab\n", "/ip4/192.0.2.1", "being asked", "not possible: set public.bootstrap"]
+        {
+            assert!(relay.contains(words), "{words} in {relay}");
+        }
         assert!(receipts(&json!({"receipts": []})).contains("no receipts"));
         assert!(
             earnings(&json!({"served": {"credits": "1.5", "jobs": 2}})).contains("1.5 credits for 2 jobs")
         );
+        assert!(earnings(&json!({"served": {"jobs": 2}})).contains("credits redeem"));
     }
 }

@@ -101,9 +101,13 @@ fn turns(options: &Options, prompt: &str) -> Vec<Value> {
 }
 
 async fn has_template(client: &Client, model: &str) -> Result<bool, CliError> {
-    let name = model.rsplit_once('@').map_or(model, |(name, _)| name);
-    let details = client.details(name).await?;
-    Ok(details.get("template").is_some_and(Value::is_string))
+    let (name, elsewhere) = model.rsplit_once('@').map_or((model, false), |(name, _)| (name, true));
+    match client.details(name).await {
+        Ok(details) => Ok(details.get("template").is_some_and(Value::is_string)),
+        // Whoever answers has the model and knows; this machine need not have it.
+        Err(_) if elsewhere => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whom to ask.

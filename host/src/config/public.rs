@@ -134,7 +134,8 @@ impl PublicSection {
             [("public.announce", &self.announce), ("public.issuer_addresses", &self.issuer_addresses)]
         {
             if let Some(wrong) = list.iter().find(|text| text.parse::<Multiaddr>().is_err()) {
-                return Err((field, format!("`{wrong}` is no multiaddress")));
+                let example = "/ip4/192.0.2.1/udp/7687/quic-v1";
+                return Err((field, format!("`{wrong}` is no multiaddress; write e.g. {example}")));
             }
         }
         if self.relays.len() > 4 {
@@ -142,7 +143,8 @@ impl PublicSection {
         }
         let ids = self.issuer_account.iter().map(|id| ("public.issuer_account", id));
         for (field, id) in ids.chain(self.refuse_relays.iter().map(|id| ("public.refuse_relays", id))) {
-            id.parse::<NodeId>().map_err(|error| (field, error.to_string()))?;
+            let whose = "the `account` that `potluck public status` shows on that machine";
+            id.parse::<NodeId>().map_err(|error| (field, format!("{error}; write {whose}")))?;
         }
         #[cfg(feature = "public")]
         for hours in &self.hours {
@@ -154,8 +156,12 @@ impl PublicSection {
             return Err(("public.max_jobs", "must be from 1 to 1024".into()));
         }
         let most = 1_000 * MicroCredits::CREDIT.0;
-        if [self.prompt_price, self.answer_price].into_iter().flatten().any(|price| price.0 > most) {
-            return Err(("public.answer_price", "must be at most 1000 credits for a thousand tokens".into()));
+        for (field, price) in
+            [("public.prompt_price", self.prompt_price), ("public.answer_price", self.answer_price)]
+        {
+            if price.is_some_and(|price| price.0 > most) {
+                return Err((field, "must be at most 1000 credits for a thousand tokens".into()));
+            }
         }
         if self.relay && self.issuer {
             let reason = "must not be on beside public.issuer: one machine that is both could tell who spends which tokens";
@@ -165,7 +171,10 @@ impl PublicSection {
             return Err(("public.verify_every", "must be at least 100 milliseconds".into()));
         }
         if (self.relay || self.issuer) && self.listen.is_empty() {
-            return Err(("public.listen", "must name an address where a relay or issuer is reached".into()));
+            return Err((
+                "public.listen",
+                "must name an address where a relay or issuer is reached, e.g. [\"0.0.0.0:7687\"]".into(),
+            ));
         }
         Ok(())
     }

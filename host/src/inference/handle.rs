@@ -29,7 +29,7 @@ use super::{
     vouch::Vouch,
 };
 use crate::{
-    blob::{BlobId, Occupied, fetch::Fetcher, source::BlobSource, trees::Trees},
+    blob::{BlobId, Occupied, fetch::Fetcher, source::BlobSource, trees::{Making, Trees}},
     job::{Job, JobError, KeepAlive, Mode, Reply},
     mesh::streams::BoxFuture,
 };
@@ -279,10 +279,16 @@ impl Inner {
         let (store, trees) = (self.store.clone(), self.trees.clone());
         let broke = |_| CopyError::Broken;
         spawn_blocking(move || {
-            // Asking for an id begins to compute it: a later call finds it.
+            // Asking for an id begins to compute it: a later call finds it. What nobody waits for is not computed.
             let has = |path: &Path| {
-                let _ = trees.make(path);
-                trees.id(path) == Some(BlobId(digest))
+                let id = trees.id(path);
+                if id.is_none() {
+                    let mut making = trees.make(path);
+                    tokio::spawn(async move {
+                        let _ = making.wait_for(|made| !matches!(made, Making::Working { .. })).await;
+                    });
+                }
+                id == Some(BlobId(digest))
             };
             let found = store.list().iter().find(|entry| entry.path.as_deref().is_some_and(has)).cloned();
             found.map(|entry| ModelCopy::open(&entry)).transpose()

@@ -45,10 +45,12 @@ mod verifying;
 use asking::Asker;
 use standing::Stand;
 
-/// When what could not be begun is tried again.
+/// When what could not be begun is tried again, at the latest.
 const AGAIN: Duration = Duration::from_secs(15);
 /// Most audited providers in an answer.
 const MOST_AUDITED: usize = 100;
+/// How long who switches serving on waits for what comes of it.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 /// Most receipts in an answer.
 pub const MOST_RECEIPTS: usize = 10_000;
 
@@ -66,6 +68,11 @@ pub enum PublicError {
     /// Words that cannot be refused.
     #[error("public.refuse: {0}")]
     Words(#[from] WordsError),
+    /// An issuer that should serve.
+    #[error(
+        "this machine issues spend tokens (public.issuer) and cannot take them too; serve strangers with another machine"
+    )]
+    Issues,
     /// A value of the configuration.
     #[error("public.{field}: {reason}")]
     Invalid {
@@ -191,7 +198,7 @@ impl Public {
             ended: CancellationToken::new(),
         };
         let asker = Arc::new(Asker::new(room.clone(), budgets.clone()));
-        let on = mark(&room.folder).exists();
+        let on = mark(&room.folder).exists() && !room.section.issuer;
         room.guard.switch(on);
         let (wanted, state) = (watch::channel(Wanted { on, end: false }).0, Arc::default());
         let keeper = keep(room.clone(), Arc::clone(&asker), wanted.subscribe(), Arc::clone(&state));
@@ -223,9 +230,14 @@ impl Public {
     /// Serves strangers from now on, also after a restart, or ends that at once.
     ///
     /// # Errors
-    /// [`PublicError::Files`]: it holds until the next start only.
+    /// [`PublicError::Issues`]: nothing has changed. [`PublicError::Files`]: it holds until the next start only.
     pub async fn switch(&self, on: bool) -> Result<Value, PublicError> {
+        if on && self.room.section.issuer {
+            return Err(PublicError::Issues);
+        }
         self.room.guard.switch(on);
+        // What was wrong before is no news.
+        locked(&self.state).trouble = None;
         self.wanted.send_modify(|wanted| wanted.on = on);
         let path = mark(&self.room.folder);
         let done = if on { std::fs::write(&path, b"") } else { std::fs::remove_file(&path) };
@@ -233,8 +245,28 @@ impl Public {
             Err(error) if on || error.kind() != std::io::ErrorKind::NotFound => {
                 Err(PublicError::Files { path, reason: error.to_string() })
             }
-            _ => Ok(self.status().await),
+            _ => {
+                if on {
+                    self.first_word().await;
+                }
+                Ok(self.status().await)
+            }
         }
+    }
+
+    /// Waits a moment until it is known whether strangers are served, and with which offer.
+    async fn first_word(&self) {
+        let told = || {
+            let state = locked(&self.state);
+            let offers = |stand: &Arc<Stand>| stand.serves() && stand.offer().is_some();
+            state.trouble.is_some() || state.stand.as_ref().is_some_and(offers)
+        };
+        let heard = async {
+            while !told() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_WORD, heard).await;
     }
 
     /// How serving and asking are.
@@ -262,6 +294,7 @@ impl Public {
             "peers": stand.as_ref().map_or(0, |stand| stand.peers()),
             "audits": self.room.docket.as_ref().map(|docket| audits(docket)),
             "asking": self.asker.status().await,
+            "asking_trouble": lacks(&self.room),
             "budget": {
                 "request": section.max_price.to_string(),
                 "day": section.day_budget.to_string(),
@@ -298,6 +331,20 @@ fn audits(docket: &Docket) -> Value {
     let verdicts: Vec<NodeId> = docket.waiting().into_iter().map(|(provider, _)| provider).collect();
     let providers: Vec<Value> = docket.standings(MOST_AUDITED).into_iter().map(row).collect();
     json!({"providers": providers, "verdicts": verdicts})
+}
+
+/// What the configuration lacks for asking strangers.
+fn lacks(room: &Room) -> Option<&'static str> {
+    let section = &room.section;
+    if room.offline {
+        Some("this node is offline (offline, --offline, POTLUCK_OFFLINE)")
+    } else if section.bootstrap.is_empty() {
+        Some("no node of the public pool is configured; set public.bootstrap")
+    } else if section.issuer_account.is_none() {
+        Some("no issuer is configured; set public.issuer_account")
+    } else {
+        None
+    }
 }
 
 fn mark(folder: &Path) -> PathBuf {
@@ -364,14 +411,20 @@ fn receipt(kept: &Kept) -> Value {
 /// Keeps the standing part as it is wanted.
 async fn keep(room: Room, asker: Arc<Asker>, mut wanted: watch::Receiver<Wanted>, state: Arc<Mutex<State>>) {
     let always = room.section.relay || room.section.issuer || room.section.verify;
+    let mut failures = 0_u32;
     loop {
         let now = *wanted.borrow_and_update();
         if now.end {
             break;
         }
         if now.on || always {
-            match Stand::bind(&room, &asker, now.on).await {
+            let bound = tokio::select! {
+                bound = Stand::bind(&room, &asker, now.on) => bound,
+                _ = wanted.wait_for(|wanted| wanted.end) => break,
+            };
+            match bound {
                 Ok(stand) => {
+                    failures = 0;
                     let stand = Arc::new(stand);
                     *locked(&state) = State { stand: Some(Arc::clone(&stand)), trouble: None };
                     let changed = wanted.wait_for(|wanted| wanted.end || wanted.on != now.on).await.is_ok();
@@ -383,6 +436,7 @@ async fn keep(room: Room, asker: Arc<Asker>, mut wanted: watch::Receiver<Wanted>
                     continue;
                 }
                 Err(reason) => {
+                    failures = failures.saturating_add(1);
                     tracing::warn!(reason, "the public pool waits");
                     locked(&state).trouble = Some(reason);
                 }
@@ -392,7 +446,8 @@ async fn keep(room: Room, asker: Arc<Asker>, mut wanted: watch::Receiver<Wanted>
         }
         let wait = async {
             if now.on || always {
-                tokio::time::sleep(AGAIN).await;
+                // Soon at first: a port of before may need a moment to be free.
+                tokio::time::sleep(AGAIN.min(Duration::from_secs(1_u64 << failures.min(4)))).await;
             } else {
                 std::future::pending().await
             }

@@ -179,7 +179,7 @@ impl Guard {
             return None;
         }
         there.insert(relay, mine.saturating_add(1));
-        Some(Place { inner: Arc::clone(&self.inner), relay })
+        Some(Place { inner: Arc::clone(&self.inner), relay, left: false })
     }
 }
 
@@ -231,6 +231,7 @@ fn off() -> JobError {
 pub struct Place {
     inner: Arc<Inner>,
     relay: NodeId,
+    left: bool,
 }
 
 impl fmt::Debug for Place {
@@ -241,6 +242,16 @@ impl fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Place {
+    /// Gives the place back: the job is done, what comes now takes next to nothing.
+    pub fn leave(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
         let mut there = self.inner.there();
         if let Some(count) = there.get_mut(&self.relay) {
             *count = count.saturating_sub(1);

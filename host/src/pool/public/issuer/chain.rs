@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ use crate::mesh::streams::BoxFuture;
 const FRESH: Duration = Duration::from_secs(30);
 /// How long it is better than none.
 const STALE: Duration = Duration::from_secs(60 * 60);
+/// How long a question waits where an older answer is there.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Most answers of one kind that are kept.
 const KEPT: usize = 4_096;
 
@@ -80,9 +82,19 @@ impl Escrows for ChainView {
     }
 }
 
+/// An answer.
+#[derive(Clone, Copy, Debug)]
+struct Told<V> {
+    value: V,
+    /// When the chain said so.
+    said: Instant,
+    /// When it was asked last.
+    asked: Instant,
+}
+
 /// Answers of one kind.
 #[derive(Debug)]
-struct Kept<K, V>(Mutex<HashMap<K, (Instant, V)>>);
+struct Kept<K, V>(Mutex<HashMap<K, Told<V>>>);
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {
@@ -96,27 +108,31 @@ impl<K: Eq + Hash + Copy, V: Copy> Kept<K, V> {
         key: K,
         ask: impl Future<Output = Result<V, potluck_chain_client::link::LinkError>>,
     ) -> Result<V, ChainError> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        if let Some((at, value)) = known
-            && at.elapsed() < FRESH
-        {
-            return Ok(value);
+        let known = self.told().get(&key).copied().filter(|told| told.said.elapsed() < STALE);
+        let answer = match known {
+            Some(told) if told.asked.elapsed() < FRESH => return Ok(told.value),
+            Some(_) => tokio::time::timeout(PATIENCE, ask).await.ok(),
+            None => Some(ask.await),
+        };
+        let now = Instant::now();
+        let (told, value) = match (answer, known) {
+            (Some(Ok(value)), _) => (Told { value, said: now, asked: now }, Ok(value)),
+            // Not asked again before the old answer has served for a while.
+            (_, Some(told)) => (Told { asked: now, ..told }, Ok(told.value)),
+            (Some(Err(error)), None) => return Err(ChainError(error.to_string())),
+            (None, None) => return Err(ChainError("it was not asked".into())),
+        };
+        let mut kept = self.told();
+        if kept.len() >= KEPT {
+            kept.retain(|_, told| told.asked.elapsed() < FRESH);
         }
-        match ask.await {
-            Ok(value) => {
-                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.len() >= KEPT {
-                    kept.retain(|_, (at, _)| at.elapsed() < FRESH);
-                }
-                if kept.len() < KEPT {
-                    kept.insert(key, (Instant::now(), value));
-                }
-                Ok(value)
-            }
-            Err(error) => match known {
-                Some((at, value)) if at.elapsed() < STALE => Ok(value),
-                _ => Err(ChainError(error.to_string())),
-            },
+        if kept.len() < KEPT || kept.contains_key(&key) {
+            kept.insert(key, told);
         }
+        value
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashMap<K, Told<V>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -237,7 +237,10 @@ impl Errand {
         let model = self.job.model.clone();
         let prompt = u32::try_from(self.size.least).unwrap_or(u32::MAX);
         let Some(least) = all.iter().map(|candidate| floor(candidate.model.rates, prompt)).min() else {
-            return JobError::ModelNotFound { model };
+            let reason = format!(
+                "nobody who is known offers `{model}`; `potluck public status` lists what is offered, public.bootstrap says where to look"
+            );
+            return JobError::Unanswered { reason };
         };
         let room = all.iter().map(|candidate| u64::from(candidate.model.context)).max().unwrap_or(0);
         let needed = self.size.least.saturating_add(self.size.answer);
@@ -247,7 +250,7 @@ impl Errand {
         if least > self.reservation.left() {
             let most = self.reservation.left();
             let reason = format!(
-                "the prompt and the way there alone cost at least {least} credits, where {most} may be paid; raise x-potluck-max-price"
+                "the prompt and the way there alone cost at least {least} credits, where {most} may be paid; raise x-potluck-max-price, or the key's or the day's budget where that is less"
             );
             return JobError::Payment { reason };
         }

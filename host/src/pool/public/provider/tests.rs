@@ -201,7 +201,7 @@ async fn nobody_offers_what_is_not_there() {
     let world = world(1, |_, _| {});
     let mut none = job(20);
     none.model = "other".into();
-    assert!(matches!(world.provider.submit(none).await, Err(JobError::ModelNotFound { .. })));
+    assert!(matches!(world.provider.submit(none).await, Err(JobError::Unanswered { .. })));
     let mut large = job(20);
     large.input = crate::job::Input::Tokens(vec![1; 600]);
     assert!(matches!(world.provider.submit(large).await, Err(JobError::ContextLengthExceeded { .. })));

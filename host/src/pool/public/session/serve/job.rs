@@ -201,6 +201,7 @@ impl Session<'_> {
         let reply = self.meanwhile(self.shared.serving.engine.submit(job)).await?.map_err(End::Refused)?;
         let vouch = reply.vouch.clone();
         let (reason, usage) = self.stream(reply, (counted, resumed)).await?;
+        self.place.leave();
         if let Some(vouched) = vouch.as_ref().and_then(Vouch::get) {
             let ask = transcript::ask_digest(&bare);
             let asked = Asked { job: id, requester: receipt_key, ask, started_ms };
