@@ -92,7 +92,7 @@ impl Chain {
 
     /// Makes a block every so often until what is returned is dropped.
     pub fn ticking(&self, every: Duration) -> Ticking {
-        let (endpoint, (stop, stopped)) = (self.endpoint.clone(), std::sync::mpsc::channel::<()>());
+        let (endpoint, (stop, stopped)) = (self.endpoint.clone(), std::sync::mpsc::sync_channel::<()>(0));
         let ticker = std::thread::spawn(move || {
             let runtime = runtime();
             let clock = runtime.block_on(Clock::connect(&endpoint)).expect("the chain answers");
@@ -142,7 +142,7 @@ impl Drop for Chain {
 /// Blocks that are made from time to time.
 #[derive(Debug)]
 pub struct Ticking {
-    stop: Option<std::sync::mpsc::Sender<()>>,
+    stop: Option<std::sync::mpsc::SyncSender<()>>,
     ticker: Option<std::thread::JoinHandle<()>>,
 }
 

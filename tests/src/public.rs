@@ -237,8 +237,9 @@ impl Pool {
         let all: Vec<String> = relays.iter().map(|relay| format!("\"{}\"", relay.at())).collect();
         let all = all.join(", ");
         let provider = |at: usize| {
-            let public =
-                format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}");
+            let public = format!(
+                "{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}"
+            );
             let party = Party::start(&chain, (at == 0).then_some("dave"), fresh(), &public, Some(&model));
             party.text("public on");
             party
@@ -262,8 +263,9 @@ impl Pool {
     /// A further provider with an account of the development chain, serving this model's file; it does not offer yet.
     pub fn provider(&self, account: &str, model: &Path) -> Party {
         let Self { issued, relay_list: all, .. } = self;
-        let public =
-            format!("{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}");
+        let public = format!(
+            "{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}"
+        );
         let fresh = tempfile::tempdir().expect("a temporary folder");
         Party::start(&self.chain, Some(account), fresh, &public, model.to_str())
     }

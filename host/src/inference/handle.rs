@@ -29,7 +29,12 @@ use super::{
     vouch::Vouch,
 };
 use crate::{
-    blob::{BlobId, Occupied, fetch::Fetcher, source::BlobSource, trees::{Making, Trees}},
+    blob::{
+        BlobId, Occupied,
+        fetch::Fetcher,
+        source::BlobSource,
+        trees::{Making, Trees},
+    },
     job::{Job, JobError, KeepAlive, Mode, Reply},
     mesh::streams::BoxFuture,
 };

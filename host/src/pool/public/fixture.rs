@@ -20,7 +20,7 @@ use super::{
     offer::{ModelOffer, Offer, SignedOffer, tests::offer},
     receipts::{ReceiptBook, now_ms},
     session::{
-        Circuits, PaymentError, Purse, Till, Timers,
+        Circuits, PaymentError, Purse, Till, Timers, Unreached,
         serve::{Engine, Goods, PublicServer, Serving, Unseal},
     },
 };
@@ -244,14 +244,14 @@ impl Wires {
 }
 
 impl Circuits for Wires {
-    fn dial<'a>(&'a self, offer: &'a Offer, _: Arc<AtomicU64>) -> BoxFuture<'a, Result<Stream, String>> {
+    fn dial<'a>(&'a self, offer: &'a Offer, _: Arc<AtomicU64>) -> BoxFuture<'a, Result<Stream, Unreached>> {
         Box::pin(async move {
             self.dialled.lock().unwrap().push(offer.provider());
             let door = self.doors.lock().unwrap().get(&offer.provider()).cloned();
-            let door = door.ok_or("no way to it")?;
+            let door = door.ok_or_else(|| Unreached::Away("no way to it".into()))?;
             let (ours, theirs) = tokio::io::duplex(64 << 10);
             let inbound = Inbound { peer: NodeId([200; 32]), stream: Box::new(theirs) };
-            door.send(inbound).await.map_err(|_| "it is gone")?;
+            door.send(inbound).await.map_err(|_| Unreached::Away("it is gone".into()))?;
             Ok(Box::new(ours) as Stream)
         })
     }

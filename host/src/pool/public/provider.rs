@@ -15,7 +15,7 @@ use super::{
     budget::Budgets,
     market::{Candidate, Chooser, Market, Wish},
     receipts::{ReceiptBook, now_ms},
-    session::{Circuits, Purse, Timers, ask::CallError},
+    session::{Circuits, PaymentError, Purse, Timers, ask::CallError},
 };
 use crate::{
     dispatch::{
@@ -215,6 +215,9 @@ fn trouble(error: CallError) -> Trouble {
         CallError::Refused(error) => refused(error),
         CallError::TooLarge { .. } => {
             last(JobError::Invalid { field: "messages".into(), reason: error.to_string() })
+        }
+        CallError::Payment(PaymentError::Issuer(_)) => {
+            last(JobError::Unanswered { reason: error.to_string() })
         }
         CallError::Payment(_) | CallError::Dear { .. } => {
             last(JobError::Payment { reason: error.to_string() })

@@ -97,12 +97,27 @@ pub trait Till: Send + Sync + Debug {
     fn deposit(&self, tokens: Vec<Vec<u8>>) -> BoxFuture<'_, Result<MicroCredits, PaymentError>>;
 }
 
+/// Why there is no way to a provider.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unreached {
+    /// The way cannot be paid.
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
+    /// Nobody leads there.
+    #[error("{0}")]
+    Away(String),
+}
+
 /// Leads to providers without showing them who comes.
 pub trait Circuits: Send + Sync + Debug {
     /// A sealed stream with the provider, by way of a relay of another operator. What the relay is paid, also later,
     /// is counted in `spent`, in micro-credits.
     ///
     /// # Errors
-    /// In words.
-    fn dial<'a>(&'a self, offer: &'a Offer, spent: Arc<AtomicU64>) -> BoxFuture<'a, Result<Stream, String>>;
+    /// [`Unreached`]
+    fn dial<'a>(
+        &'a self,
+        offer: &'a Offer,
+        spent: Arc<AtomicU64>,
+    ) -> BoxFuture<'a, Result<Stream, Unreached>>;
 }

@@ -24,7 +24,7 @@ use crate::{
         offer::{Offer, RelayAt},
         relay::{self, Account},
         seal::{self, SealingKey},
-        session::{Circuits, Purse},
+        session::{Circuits, PaymentError, Purse, Unreached},
     },
 };
 
@@ -70,14 +70,15 @@ impl Ways {
         relay: &RelayAt,
         offer: &Offer,
         spent: &Arc<AtomicU64>,
-    ) -> Result<Stream, String> {
+    ) -> Result<Stream, Unreached> {
+        let away = |error: &dyn ToString| Unreached::Away(error.to_string());
         let node = NodeId(relay.node);
         self.net.learn(node, relay.addresses());
         let toll = toll(&self.purse, spent).await?;
         let circuit = relay::dial(&self.net, node, offer.provider(), toll).await;
-        let circuit = circuit.map_err(|error| error.to_string())?;
+        let circuit = circuit.map_err(|error| away(&error))?;
         let key = SealingKey { provider: offer.provider(), public: offer.sealing };
-        let sealed = seal::open(circuit.stream, &key).await.map_err(|error| error.to_string())?;
+        let sealed = seal::open(circuit.stream, &key).await.map_err(|error| away(&error))?;
         let end = CancellationToken::new();
         tokio::spawn(pay(circuit.account, Arc::clone(&self.purse), Arc::clone(spent), end.clone()));
         Ok(Box::new(Held { inner: sealed, _end: end.drop_guard() }))
@@ -85,10 +86,10 @@ impl Ways {
 }
 
 /// The smallest token.
-async fn toll(purse: &Arc<dyn Purse>, spent: &AtomicU64) -> Result<Vec<u8>, String> {
-    let tokens = purse.take(UNIT).await.map_err(|error| error.to_string())?;
+async fn toll(purse: &Arc<dyn Purse>, spent: &AtomicU64) -> Result<Vec<u8>, PaymentError> {
+    let tokens = purse.take(UNIT).await?;
     spent.fetch_add(u64::try_from(UNIT.0).unwrap_or(u64::MAX), Relaxed);
-    tokens.into_iter().next().ok_or_else(|| "the purse gave nothing".to_owned())
+    tokens.into_iter().next().ok_or_else(|| PaymentError::Empty("the purse gave nothing".into()))
 }
 
 /// Pays further tolls for as long as the circuit is used.
@@ -102,7 +103,7 @@ async fn pay(account: Account, purse: Arc<dyn Purse>, spent: Arc<AtomicU64>, end
         let before = *left.borrow();
         let paid = match toll(&purse, &spent).await {
             Ok(toll) => account.pay(toll).map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.to_string()),
         };
         if let Err(error) = paid {
             tracing::debug!(error, "a circuit is not paid any further");
@@ -117,16 +118,22 @@ async fn pay(account: Account, purse: Arc<dyn Purse>, spent: Arc<AtomicU64>, end
 }
 
 impl Circuits for Ways {
-    fn dial<'a>(&'a self, offer: &'a Offer, spent: Arc<AtomicU64>) -> BoxFuture<'a, Result<Stream, String>> {
+    fn dial<'a>(
+        &'a self,
+        offer: &'a Offer,
+        spent: Arc<AtomicU64>,
+    ) -> BoxFuture<'a, Result<Stream, Unreached>> {
         Box::pin(async move {
             let mut trouble = "none of its relays may be used".to_owned();
             for relay in self.relays(offer) {
                 match self.through(&relay, offer, &spent).await {
                     Ok(stream) => return Ok(stream),
+                    // No other relay would be paid either.
+                    Err(error @ Unreached::Payment(_)) => return Err(error),
                     Err(error) => trouble = format!("relay {}: {error}", NodeId(relay.node)),
                 }
             }
-            Err(trouble)
+            Err(Unreached::Away(trouble))
         })
     }
 }

@@ -189,7 +189,11 @@ pub async fn ask(parts: &Parts, candidate: &Candidate, job: &Job) -> Result<Tran
 async fn ask_in_time(parts: &Parts, candidate: &Candidate, job: &Job) -> Result<Transcript, CanaryError> {
     let reservation = parts.budgets.reserve(&job.spend)?;
     let offer = candidate.listed.offer();
-    let stream = parts.circuits.dial(offer, reservation.spent()).await.map_err(CanaryError::Away)?;
+    let stream = parts
+        .circuits
+        .dial(offer, reservation.spent())
+        .await
+        .map_err(|error| CanaryError::Away(error.to_string()))?;
     let request = Request {
         job,
         provider: candidate.provider(),

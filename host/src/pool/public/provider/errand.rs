@@ -20,7 +20,10 @@ use crate::{
         budget::Reservation,
         market::{Candidate, Wish, floor},
         receipts::Side,
-        session::ask::{Call, Request},
+        session::{
+            Unreached,
+            ask::{Call, Request},
+        },
     },
 };
 
@@ -181,7 +184,8 @@ impl Errand {
                 };
                 Call::begin(stream, request).await.map_err(trouble)
             }
-            Err(reason) => Err(away(reason)),
+            Err(Unreached::Away(reason)) => Err(away(reason)),
+            Err(Unreached::Payment(error)) => Err(trouble(error.into())),
         };
         match begun {
             Ok(call) => {
