@@ -108,6 +108,7 @@ fn elsewhere(error: &JobError) -> bool {
         | JobError::Busy { .. }
         | JobError::ShuttingDown
         | JobError::ContextLengthExceeded { .. }
+        | JobError::Unanswered { .. }
         | JobError::Internal { .. } => true,
         JobError::Invalid { .. }
         | JobError::ModeUnavailable { .. }

@@ -344,7 +344,9 @@ fn unopened(error: &OpenError) -> Trouble {
 fn refused(error: JobError) -> Trouble {
     let (blame, last) = match &error {
         JobError::Invalid { field, .. } => (None, !matches!(field.as_str(), "resume" | "probe" | "share")),
-        JobError::ModelUnusable { .. } | JobError::Internal { .. } => (Some(Blame::Model), false),
+        JobError::ModelUnusable { .. } | JobError::Unanswered { .. } | JobError::Internal { .. } => {
+            (Some(Blame::Model), false)
+        }
         JobError::ModelNotFound { .. }
         | JobError::EmbedderMissing { .. }
         | JobError::ContextLengthExceeded { .. }
