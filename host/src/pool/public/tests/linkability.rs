@@ -7,7 +7,7 @@
 //! POTLUCK_LINK_JOBS=1000 cargo test -p potluck --lib linkability -- --nocapture
 //! ```
 //!
-//! `POTLUCK_LINK_OUT` names a file for the JSON, and `POTLUCK_LINK_RATE` says how many jobs come in a second (3): no more
+//! `POTLUCK_LINK_OUT` names a file for the JSON, and `POTLUCK_LINK_RATE` says how many jobs come in a second (2.5): no more
 //! than the machine can answer. With `TMPDIR` in memory the journals of 15 nodes do not wait for one disk.
 
 mod attack;
@@ -49,9 +49,9 @@ struct Line {
 }
 
 fn plan(jobs: Option<usize>) -> Plan {
-    let rate = std::env::var("POTLUCK_LINK_RATE").ok().and_then(|it| it.parse().ok()).unwrap_or(3.0);
+    let rate = std::env::var("POTLUCK_LINK_RATE").ok().and_then(|it| it.parse().ok()).unwrap_or(2.5);
     let mut plan = match jobs {
-        Some(jobs) => Plan { persons: 6, jobs, habits: (jobs / 10).max(24), rate, delay: 0.0 },
+        Some(jobs) => Plan { persons: 6, jobs, habits: 60, rate, delay: 0.0 },
         None => Plan { persons: 4, jobs: 40, habits: 16, rate, delay: 0.0 },
     };
     // The product's delay, at the pace of this town.
@@ -69,15 +69,16 @@ fn lines(town: &views::Town, plan: &Plan, dice: &mut Dice) -> Vec<Line> {
     let mut line = |who, what, score, expected| all.push(Line { who, what, score, expected });
     line("relay", "what was asked", town.relay(views::Town::TOPICS, topic, dice), Nothing);
     line("relay", "short or long", town.relay(views::Town::SIZES, size, dice), Said);
-    line("provider", "who asked", town.provider(false, false, dice), Nothing);
+    line("provider", "who of its customers", town.provider_beyond_custom(dice), Nothing);
+    line("provider", "who of all", town.provider(false, false, false, dice), Said);
     line("issuer", "who asked", town.issuer(dice), Nothing);
     line("chain", "who asked", town.chain(period, false, dice), Nothing);
     line("relay + provider", "who asked, by times", town.relay_and_provider(dice), Found);
-    line("provider, habits", "who asked", town.provider(true, true, dice), Found);
+    line("provider, habits", "who asked", town.provider(true, true, false, dice), Found);
     line("relay + issuer", "which account", town.relay_and_issuer(), Said);
     line("provider + issuer", "who asked", town.issuer_and_providers(dice), Said);
     line("provider + chain", "who asked", town.chain(period, true, dice), Said);
-    line("both providers", "who asked", town.provider(true, false, dice), Said);
+    line("both providers", "who asked", town.provider(true, false, false, dice), Said);
     all
 }
 

@@ -33,6 +33,9 @@ pub(super) struct Town {
     providers: Vec<NodeId>,
 }
 
+/// How often persons are shuffled.
+const SHUFFLES: usize = 20;
+
 /// When and for how much an account bought, or was seen to promise.
 type Spending = Vec<(f64, u128)>;
 
@@ -128,24 +131,40 @@ impl Town {
         ]
     }
 
-    /// Providers: they see prompts, and are told of half of the jobs whose they were. Each alone, or both together.
-    pub(super) fn provider(&self, together: bool, habit: bool, dice: &mut Dice) -> Score {
+    /// Providers: they see prompts, and are told of half of the jobs whose they were. Each alone, or both together. With
+    /// `shuffled`, the persons of each provider's jobs change places: what is still right then is known from how often
+    /// each of them comes.
+    pub(super) fn provider(&self, together: bool, habit: bool, shuffled: bool, dice: &mut Dice) -> Score {
         let mut all = Score::default();
         for provider in 0..if together { 1 } else { 2 } {
             let mine =
                 |case: &&Case| case.asked.habit == habit && (together || case.served.provider == provider);
             let cases: Vec<&Case> = self.cases.iter().filter(mine).collect();
-            let truth: Vec<usize> = cases.iter().map(|case| case.asked.person).collect();
+            let mut truth: Vec<usize> = cases.iter().map(|case| case.asked.person).collect();
+            for last in (1..truth.len()).rev().filter(|_| shuffled) {
+                truth.swap(last, dice.below(last + 1));
+            }
+            let looks: Vec<Look> = cases.iter().map(|case| Look::of(case)).collect();
             let pairs = |known: &dyn Fn(usize) -> bool, job: usize| {
-                let of = |person: usize| -> Vec<&Case> {
-                    let all = (0..cases.len()).filter(|other| truth[*other] == person && known(*other));
-                    all.map(|other| cases[other]).collect()
-                };
-                (0..self.persons).map(|person| likeness(cases[job], &of(person))).collect()
+                let mut of: Vec<Vec<&Look>> = vec![Vec::new(); self.persons];
+                for other in (0..looks.len()).filter(|other| known(*other)) {
+                    of[truth[other]].push(&looks[other]);
+                }
+                of.iter().map(|known| looks[job].beside(known)).collect()
             };
             all.add(rank(&truth, self.persons, &pairs, dice));
         }
         all
+    }
+
+    /// A provider alone, beside what the same attack gets when persons are shuffled among its jobs.
+    pub(super) fn provider_beyond_custom(&self, dice: &mut Dice) -> Score {
+        let real = self.provider(false, false, false, dice);
+        let mut shuffled = Score::default();
+        for _ in 0..SHUFFLES {
+            shuffled.add(self.provider(false, false, true, dice));
+        }
+        Score { chance: shuffled.accuracy(), ..real }
     }
 
     /// Which account bought the tokens that were claimed for a job, by when and what accounts buy. `during` says when a
@@ -302,45 +321,74 @@ fn bought(spending: &Spending, (from, to, sum): (f64, f64, u128)) -> Features {
     ]
 }
 
-/// What a provider compares a job with jobs of a person that it knows.
-fn likeness(job: &Case, known: &[&Case]) -> Features {
-    let at = |case: &Case| case.served.asked;
-    let before = known.iter().rev().find(|other| at(other) <= at(job));
-    let after = known.iter().find(|other| at(other) > at(job));
-    let near = before.or(after);
-    let ask = |case: &Case| case.served.ask.clone().unwrap();
-    let mine = ask(job);
-    let alike = |same: &dyn Fn(&Case) -> bool| share(known.iter().filter(|it| same(it)).count(), known.len());
-    let kinds = |case: &Case| {
-        let tokens = case.served.paid.iter().flat_map(|it| &it.1);
-        let mut kinds: Vec<Denomination> = tokens.map(|token| token.value).collect();
+/// What a provider sees of a job, as far as jobs can be compared by it.
+struct Look {
+    at: f64,
+    relay: Option<NodeId>,
+    /// The tokens by their worth, and in how many payments they came.
+    kinds: Vec<Denomination>,
+    payments: usize,
+    /// How tokens are drawn.
+    habits: [u32; 4],
+    max_tokens: Option<u32>,
+    names: [Vec<u8>; 2],
+    padding: usize,
+    lasted: f64,
+    opening: f64,
+    cells: usize,
+    serial: Option<u8>,
+}
+
+impl Look {
+    fn of(case: &Case) -> Self {
+        let served = &case.served;
+        let ask = served.ask.clone().unwrap();
+        let sampling = &ask.sampling;
+        let mut kinds: Vec<Denomination> =
+            served.paid.iter().flat_map(|it| &it.1).map(|token| token.value).collect();
         kinds.sort();
-        kinds
-    };
-    let lasted = |case: &Case| end(&case.served.down).unwrap_or(0.0) - case.served.came;
-    let opening = |case: &Case| at(case) - case.served.came;
-    let habits = |case: &Case| {
-        let sampling = ask(case).sampling;
-        format!("{:?}", (sampling.temperature, sampling.top_k, sampling.top_p, sampling.repeat_penalty))
-    };
-    let yes = |same: Option<bool>| same.map_or(2, u8::from);
-    let serial = |case: &Case| case.served.paid.first().and_then(|it| it.1.first()).map(|it| it.serial[0]);
-    vec![
-        span(before.map(|other| at(job) - at(other))),
-        span(after.map(|other| at(other) - at(job))),
-        yes(near.map(|other| other.served.relay == job.served.relay)),
-        alike(&|other| other.served.relay == job.served.relay),
-        yes(before.map(|other| kinds(other) == kinds(job))),
-        alike(&|other| kinds(other) == kinds(job)),
-        alike(&|other| other.served.paid.len() == job.served.paid.len()),
-        alike(&|other| habits(other) == habits(job)),
-        alike(&|other| ask(other).max_tokens == mine.max_tokens),
-        alike(&|other| ask(other).receipt_key == mine.receipt_key || ask(other).job == mine.job),
-        alike(&|other| ask(other).padding.len() == mine.padding.len()),
-        alike(&|other| (lasted(other) - lasted(job)).abs() < 0.1),
-        alike(&|other| (opening(other) - opening(job)).abs() < 0.01),
-        alike(&|other| cells(&other.served.up) == cells(&job.served.up)),
-        yes(before.map(|other| serial(other) < serial(job))),
-        count(known.len() / 4),
-    ]
+        Self {
+            at: served.asked,
+            relay: served.relay,
+            kinds,
+            payments: served.paid.len(),
+            habits: [sampling.temperature, sampling.top_p, sampling.min_p, sampling.repeat_penalty]
+                .map(f32::to_bits),
+            max_tokens: ask.max_tokens,
+            names: [ask.receipt_key.to_vec(), ask.job.to_vec()],
+            padding: ask.padding.len(),
+            lasted: end(&served.down).unwrap_or(0.0) - served.came,
+            opening: served.asked - served.came,
+            cells: cells(&served.up),
+            serial: served.paid.first().and_then(|it| it.1.first()).map(|it| it.serial[0]),
+        }
+    }
+
+    /// Compared with jobs of a person that it knows.
+    fn beside(&self, known: &[&Self]) -> Features {
+        let before = known.iter().rev().find(|other| other.at <= self.at);
+        let after = known.iter().find(|other| other.at > self.at);
+        let near = before.or(after);
+        let alike =
+            |same: &dyn Fn(&Self) -> bool| share(known.iter().filter(|it| same(it)).count(), known.len());
+        let yes = |same: Option<bool>| same.map_or(2, u8::from);
+        vec![
+            span(before.map(|other| self.at - other.at)),
+            span(after.map(|other| other.at - self.at)),
+            yes(near.map(|other| other.relay == self.relay)),
+            alike(&|other| other.relay == self.relay),
+            yes(before.map(|other| other.kinds == self.kinds)),
+            alike(&|other| other.kinds == self.kinds),
+            alike(&|other| other.payments == self.payments),
+            alike(&|other| other.habits == self.habits),
+            alike(&|other| other.max_tokens == self.max_tokens),
+            alike(&|other| other.names.iter().zip(&self.names).any(|(theirs, ours)| theirs == ours)),
+            alike(&|other| other.padding == self.padding),
+            alike(&|other| (other.lasted - self.lasted).abs() < 0.1),
+            alike(&|other| (other.opening - self.opening).abs() < 0.01),
+            alike(&|other| other.cells == self.cells),
+            yes(before.map(|other| other.serial < self.serial)),
+            count(known.len() / 4),
+        ]
+    }
 }
