@@ -49,7 +49,8 @@ struct Line {
 }
 
 fn plan(jobs: Option<usize>) -> Plan {
-    let rate = std::env::var("POTLUCK_LINK_RATE").ok().and_then(|it| it.parse().ok()).unwrap_or(2.5);
+    let rate = std::env::var("POTLUCK_LINK_RATE").ok().and_then(|it| it.parse().ok());
+    let rate = rate.unwrap_or(if jobs.is_some() { 2.5 } else { 4.0 });
     let mut plan = match jobs {
         Some(jobs) => Plan { persons: 6, jobs, habits: 60, rate, delay: 0.0 },
         None => Plan { persons: 4, jobs: 40, habits: 16, rate, delay: 0.0 },
@@ -74,7 +75,9 @@ fn lines(town: &views::Town, plan: &Plan, dice: &mut Dice) -> Vec<Line> {
     line("issuer", "who asked", town.issuer(dice), Nothing);
     line("chain", "who asked", town.chain(period, false, dice), Nothing);
     line("relay + provider", "who asked, by times", town.relay_and_provider(dice), Found);
-    line("provider, habits", "who asked", town.provider(true, true, false, dice), Found);
+    // A few jobs are too few to learn from.
+    let enough = if plan.habits < 50 { Said } else { Found };
+    line("provider, habits", "who asked", town.provider(true, true, false, dice), enough);
     line("relay + issuer", "which account", town.relay_and_issuer(), Said);
     line("provider + issuer", "who asked", town.issuer_and_providers(dice), Said);
     line("provider + chain", "who asked", town.chain(period, true, dice), Said);

@@ -49,7 +49,7 @@ pub(super) fn count(count: usize) -> u8 {
 
 /// A part of a whole.
 pub(super) fn share(part: usize, whole: usize) -> u8 {
-    if whole == 0 { BINS as u8 - 1 } else { (part * 8 / whole) as u8 }
+    (part * 8).checked_div(whole).unwrap_or(BINS - 1) as u8
 }
 
 /// What came of an attack.
@@ -148,14 +148,11 @@ pub(super) fn half(job: usize) -> bool {
     Dice(job as u64).next() & 1 == 0
 }
 
-/// Which of the candidates it was. `pairs(known, job)` gives the features of a job beside each candidate, where `known`
-/// says of which other jobs the truth is known.
-pub(super) fn rank(
-    truth: &[usize],
-    candidates: usize,
-    pairs: &dyn Fn(&dyn Fn(usize) -> bool, usize) -> Vec<Features>,
-    dice: &mut Dice,
-) -> Score {
+/// The features of a job beside each candidate; the first argument says of which other jobs the truth is known.
+pub(super) type Pairs<'a> = dyn Fn(&dyn Fn(usize) -> bool, usize) -> Vec<Features> + 'a;
+
+/// Which of the candidates it was.
+pub(super) fn rank(truth: &[usize], candidates: usize, pairs: &Pairs<'_>, dice: &mut Dice) -> Score {
     let mut score = Score { tried: 0, right: 0, chance: 1.0 / candidates as f64 };
     for side in [true, false] {
         let known = |job: usize| half(job) == side;
@@ -205,7 +202,8 @@ fn the_attacker_finds_what_is_there_and_nothing_in_noise() {
         truth.iter().map(|_| (0..5).map(|_| vec![dice.below(9) as u8; 2]).collect()).collect();
     let blind = rank(&truth, 5, &|_, job| noise[job].clone(), &mut dice);
     assert!(blind.p() > ALPHA && blind.tried == 600, "{blind:?}");
-    let hint = |job: usize| (0..5).map(|one| vec![u8::from(one == truth[job] && job % 3 == 0)]).collect();
+    let hint =
+        |job: usize| (0..5).map(|one| vec![u8::from(one == truth[job] && job.is_multiple_of(3))]).collect();
     let found = rank(&truth, 5, &|_, job| hint(job), &mut dice);
     assert!(found.p() < 1e-9 && found.accuracy() > 0.4, "{found:?}");
     let faces: Vec<Features> = truth.iter().map(|class| vec![*class as u8]).collect();
