@@ -168,7 +168,7 @@ impl Asker {
             path: folder.join(format!("purse-{issuer}")),
             level: level(section),
             budget: section.day_budget,
-            delay: Duration::from_secs(30),
+            delay: purse::DELAY,
         };
         let parts = purse::Parts {
             signer: signer.clone(),

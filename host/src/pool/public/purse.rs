@@ -1,7 +1,8 @@
 //! The purse: spend tokens of this machine, bought before they are needed.
 //!
-//! It buys when it holds less than a level, within a budget for each epoch, and some time after it fell below the
-//! level, so that what the issuer sees of purchases says little about when anything was asked. Tokens that are handed
+//! It buys when it holds less than a level or little change, within a budget for each epoch: one lot at a time, always
+//! of the same coins, and at a random time after it fell below. So what the issuer sees of purchases says little about
+//! when anything was asked, and nothing about what it cost. Tokens that are handed
 //! out are written off first: after a crash at any point, what is lost is at most what was just handed out. A purchase
 //! is written down with its secrets before it is asked for, and asked for again until it is answered.
 
@@ -32,12 +33,16 @@ mod tests;
 
 use store::{Pending, Store};
 
+/// How long a purchase may wait after tokens ran low, unless a purse is told otherwise: longer than it takes others to ask
+/// as well, and no longer than the change that is kept lasts.
+pub const DELAY: Duration = Duration::from_secs(300);
+
 /// How a purse is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its file.
     pub path: PathBuf,
-    /// It buys when it holds less, in microcredits.
+    /// It buys when it holds less, in microcredits: a quarter of that at a time.
     pub level: MicroCredits,
     /// Most that it buys in one epoch of the issuer, in microcredits.
     pub budget: MicroCredits,
@@ -154,10 +159,30 @@ impl Purse {
         loop {
             self.0.low.notified().await;
             tokio::time::sleep(self.delay()).await;
-            if let Err(error) = self.fill().await {
-                tracing::warn!(%error, "the purse could not be filled");
+            match self.refill().await {
+                Ok(bought) if bought > MicroCredits::ZERO && self.is_low() => self.0.low.notify_one(),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the purse could not be filled"),
             }
         }
+    }
+
+    /// Ends what is under way and buys one lot, if one is wanted; what was bought, in microcredits.
+    async fn refill(&self) -> Result<MicroCredits, PurseError> {
+        let _turn = self.0.buying.lock().await;
+        let mut bought = self.end_pending().await?;
+        let (mint, now) = (self.mint().await?, self.0.parts.clock.now());
+        let lot = coins::lot(&self.store().counts(now), self.0.settings.level);
+        if let Some(lot) = lot {
+            let left = self.left(&mint, now)?;
+            let values = if coins::worth(&lot) <= left { lot } else { coins::exactly(left) };
+            bought = bought.checked_add(self.buy(&mint, now, &values).await?).unwrap_or(bought);
+        }
+        Ok(bought)
+    }
+
+    fn is_low(&self) -> bool {
+        coins::lot(&self.store().counts(self.0.parts.clock.now()), self.0.settings.level).is_some()
     }
 
     /// Tokens that are worth `amount`, rounded up to a multiple of 100 µcr; buys if it must. They are written off: the
@@ -170,7 +195,7 @@ impl Purse {
         // Bought coins may be too large for a small sum left over: the second purchase brings small ones.
         for _ in 0..3 {
             if let Some(tokens) = self.try_take(wanted).await? {
-                if self.balance() < self.0.settings.level {
+                if self.is_low() {
                     self.0.low.notify_one();
                 }
                 return Ok(tokens);
@@ -199,7 +224,7 @@ impl Purse {
         self.with_store(move |store| store.take_old(now)).await?
     }
 
-    /// Ends what is under way and buys up to the level, as far as the budget goes; what was bought, in microcredits.
+    /// Ends what is under way and buys up to the level at once, as far as the budget goes; what was bought, in microcredits.
     ///
     /// # Errors
     /// [`PurseError`]
@@ -227,6 +252,12 @@ impl Purse {
         }
         let mint = self.mint().await?;
         let (held, left) = (self.balance(), self.left(&mint, now)?);
+        // A lot shows the issuer when it was missing, but not what for.
+        let lot = coins::change(self.0.settings.level);
+        if coins::worth(&lot) <= left && coins::pay(&coins::with(&counts, &lot), wanted).is_some() {
+            self.buy(&mint, now, &lot).await?;
+            return Ok(());
+        }
         // What is missing, or coins for all of it where those that are here do not fit.
         let missing = wanted.checked_sub(held).filter(|it| *it > MicroCredits::ZERO).unwrap_or(wanted);
         if missing > left {

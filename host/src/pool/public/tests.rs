@@ -1,6 +1,8 @@
 //! Everything together: requester, relay and provider over loopback sockets, an issuer with real tokens, and the real
 //! small model.
 
+mod linkability;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -20,6 +22,7 @@ use super::{
     guard::{Guard, Limits, tests::Told},
     issuer::{Issuer, tests::World},
     market::{Market, Native, tests::Known},
+    meter::Rates,
     net::{Config, NetHandle, PublicNet},
     offer::{ModelOffer, Offer, RelayAt, SignedOffer, VERSION},
     provider::{AskConfig, Given, Parts, PublicProvider},
@@ -124,20 +127,19 @@ fn listen(handle: &NetHandle, market: &Arc<Market>) {
     });
 }
 
-fn offer(signer: &Signer, relay: &PublicNet, key: [u8; 32], issuer: NodeId) -> SignedOffer {
-    let addresses: Vec<_> = relay
-        .handle()
-        .addresses()
-        .borrow()
-        .iter()
-        .map(|address| at(&address.to_string()).unwrap().address)
-        .collect();
+fn offer(signer: &Signer, relays: &[&PublicNet], key: [u8; 32], issuer: NodeId, rates: Rates) -> SignedOffer {
+    let place = |relay: &&PublicNet| {
+        let addresses = relay.handle().addresses().borrow().to_vec();
+        let addresses: Vec<_> =
+            addresses.iter().map(|address| at(&address.to_string()).unwrap().address).collect();
+        RelayAt::new(relay.me(), &addresses)
+    };
     let model = ModelOffer {
         name: Bounded::new(b"stories260K-f32".to_vec()).unwrap(),
         digest: [7; 32],
         quantisation: Class::new("F32"),
         context: 512,
-        rates: RATES,
+        rates,
     };
     let now = now_ms();
     let offer = Offer {
@@ -146,7 +148,7 @@ fn offer(signer: &Signer, relay: &PublicNet, key: [u8; 32], issuer: NodeId) -> S
         models: Bounded::new(vec![model]).unwrap(),
         capacity: 2,
         sealing: key,
-        relays: Bounded::new(vec![RelayAt::new(relay.me(), &addresses)]).unwrap(),
+        relays: Bounded::new(relays.iter().map(place).collect()).unwrap(),
         issuer: issuer.0,
         registration: 0,
         issued_at: UnixMillis(now),
@@ -198,7 +200,7 @@ impl Street {
         let server = PublicServer::bind(Timers::default(), serving, incoming);
         p.handle().keep([y.me()].into());
         until("the provider meets its relay", || p.handle().peers().borrow().contains(&y.me())).await;
-        let signed = offer(&world.provider, &y, key, world.issuer.node()).encode();
+        let signed = offer(&world.provider, &[&y], key, world.issuer.node(), RATES).encode();
         until("gossip", || {
             heard.len() == 1 || {
                 let (handle, signed) = (p.handle(), signed.clone());

@@ -82,9 +82,9 @@ impl Candidate {
 
     /// How long it is expected to take, in seconds.
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-    fn seconds(&self, size: Size) -> f64 {
-        let prefill = self.seen.prefill.unwrap_or(UNKNOWN_PREFILL).max(1e-3);
-        let decode = self.seen.decode.unwrap_or(UNKNOWN_DECODE).max(1e-3);
+    fn seconds(&self, size: Size, unknown: Speed) -> f64 {
+        let prefill = self.seen.prefill.unwrap_or(unknown.prefill).max(1e-3);
+        let decode = self.seen.decode.unwrap_or(unknown.decode).max(1e-3);
         (size.least + size.most) as f64 / 2.0 / prefill + size.expected as f64 / decode
     }
 
@@ -100,27 +100,60 @@ impl Candidate {
         fits && paid && !hopeless && self.listed.offer().provider != me
     }
 
+    /// One that was never asked is as good as one that answered. Whoever stays with the first that answers shows it that
+    /// its jobs are of few people.
     fn health(&self) -> u8 {
         match self.seen.healthy {
-            _ if self.seen.open => 3,
-            Some(true) => 0,
-            None => 1,
-            Some(false) => 2,
+            _ if self.seen.open => 2,
+            Some(false) => 1,
+            Some(true) | None => 0,
         }
     }
 }
 
-/// The order where no policy decides: health, then audits, then price times time. Equals take turns.
+/// Tokens per second.
+#[derive(Clone, Copy, Debug)]
+struct Speed {
+    prefill: f64,
+    decode: f64,
+}
+
+impl Speed {
+    /// What is believed of providers of which nothing is known: that they are like the others.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn unknown(candidates: &[Candidate]) -> Self {
+        let mean = |least: f64, of: fn(&Seen) -> Option<f64>| {
+            let known: Vec<f64> = candidates.iter().filter_map(|candidate| of(&candidate.seen)).collect();
+            least.max(known.iter().sum::<f64>() / known.len().max(1) as f64)
+        };
+        Self {
+            prefill: mean(UNKNOWN_PREFILL, |seen| seen.prefill),
+            decode: mean(UNKNOWN_DECODE, |seen| seen.decode),
+        }
+    }
+}
+
+/// The order where no policy decides: health, then audits, then price and time. Equals take turns, and who is not much
+/// better is an equal: so the jobs of one person are spread, and no provider knows its customers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
 impl Chooser for Native {
     fn order(&self, wish: &Wish<'_>, candidates: Vec<Candidate>) -> Vec<Candidate> {
         let turn = random_seed();
+        let unknown = Speed::unknown(&candidates);
+        let cost = |candidate: &Candidate| candidate.cost(wish.size).max(1.0);
+        let time = |candidate: &Candidate| candidate.seconds(wish.size, unknown).max(1e-6);
+        let best = |of: &dyn Fn(&Candidate) -> f64| {
+            let good = candidates.iter().filter(|candidate| candidate.health() == 0);
+            good.map(of).fold(f64::MAX, f64::min)
+        };
+        let (cheapest, fastest) = (best(&cost), best(&time));
         let key = |candidate: &Candidate| {
-            let worth = (candidate.cost(wish.size).max(1.0) * candidate.seconds(wish.size)).ln();
-            // A third more or less is no difference.
-            let rough = (worth * 4.0).round() as i64;
+            // Not twice as long is no difference, and not 1.4 times as dear.
+            let slow = (time(candidate) / fastest).log2().max(0.0).floor();
+            let dear = ((cost(candidate) / cheapest).log2() * 2.0).max(0.0).floor();
+            let rough = (slow + dear) as i64;
             // Newcomers get their share: only a provider that failed audits comes later for it.
             let failed = candidate.listed.standing.map_or(0, |standing| standing.failed);
             (candidate.health(), failed, rough, mix(candidate.provider(), turn))
@@ -278,6 +311,21 @@ mod tests {
         let order = order(vec![failed, slow, dear, candidate(1, |_| {})]);
         assert_eq!(order[0], id(1));
         assert_eq!(order[3], id(4), "a failed audit costs more than price and speed");
+    }
+
+    #[test]
+    fn who_answered_before_is_not_asked_more_than_others() {
+        let answered = |c: &mut Candidate| {
+            (c.seen.healthy, c.seen.decode, c.seen.prefill) = (Some(true), Some(90.0), Some(800.0));
+        };
+        let both = || {
+            vec![candidate(1, answered), candidate(2, |_| {}), candidate(3, |c| c.seen.decode = Some(70.0))]
+        };
+        let firsts: Vec<NodeId> = (0..300).map(|_| order(both())[0]).collect();
+        for n in 1..4 {
+            let times = firsts.iter().filter(|first| **first == signer(n).node()).count();
+            assert!((50..150).contains(&times), "{n} was first {times} times");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use super::super::token::{BATCH, Denomination};
 pub(super) type Counts = [usize; 3];
 /// Small tokens that a purse likes to have of each of the two smaller denominations.
 const CHANGE: usize = 20;
+/// Tokens of the smallest denomination in a lot of change.
+const SMALL: usize = 80;
 
 /// The sum as a multiple of the smallest token; `None` when no message can pay it.
 pub(super) fn round_up(amount: MicroCredits) -> Option<MicroCredits> {
@@ -44,6 +46,52 @@ pub(super) fn exactly(sum: MicroCredits) -> Vec<Denomination> {
         }
     }
     values
+}
+
+/// What coins are worth together.
+pub(super) fn worth(values: &[Denomination]) -> MicroCredits {
+    MicroCredits(values.iter().map(|value| value.worth().0).sum())
+}
+
+/// Counts with further coins.
+pub(super) fn with(have: &Counts, more: &[Denomination]) -> Counts {
+    let mut all = *have;
+    for (value, count) in Denomination::ALL.iter().zip(&mut all) {
+        *count = count.saturating_add(more.iter().filter(|one| *one == value).count());
+    }
+    all
+}
+
+/// The coins of a lot of change for a level: a quarter of it, in small ones first. The same for the same level, whatever
+/// is here and whatever it is for.
+pub(super) fn change(level: MicroCredits) -> Vec<Denomination> {
+    let fit = |sum: u128, value: Denomination| {
+        usize::try_from(sum.checked_div(value.worth().0).unwrap_or_default()).unwrap_or(usize::MAX)
+    };
+    let quarter = level.0 / 4;
+    let small = fit(quarter, Denomination::Hundred).min(SMALL);
+    let mut values = vec![Denomination::Hundred; small];
+    let rest = quarter.saturating_sub(worth(&values).0);
+    let room = super::store::PURCHASE.saturating_sub(small);
+    values.extend(vec![Denomination::Thousand; fit(rest, Denomination::Thousand).min(room)]);
+    values
+}
+
+/// What to buy, if anything: change when less than three quarters of a lot of it is here, large coins when all is worth
+/// less than the level.
+pub(super) fn lot(have: &Counts, level: MicroCredits) -> Option<Vec<Denomination>> {
+    let change = change(level);
+    let whole = with(&[0; 3], &change);
+    let few = |(have, whole): (&usize, &usize)| have.saturating_mul(4) < whole.saturating_mul(3);
+    if have.iter().zip(&whole).any(few) {
+        return Some(change);
+    }
+    let worth: u128 = Denomination::ALL
+        .iter()
+        .zip(have)
+        .map(|(value, count)| value.worth().0.saturating_mul(u128::try_from(*count).unwrap_or(u128::MAX)))
+        .fold(0, u128::saturating_add);
+    (worth < level.0).then(|| exactly(MicroCredits(level.0.div_ceil(4)))).filter(|lot| !lot.is_empty())
 }
 
 /// What to buy for at most `sum`: first small ones until there is change, then large ones.
@@ -91,6 +139,22 @@ mod tests {
             let bought: u128 = to_buy(&counts, MicroCredits(sum)).iter().map(|value| value.worth().0).sum();
             prop_assert!(bought <= sum);
         }
+    }
+
+    #[test]
+    fn a_lot_is_the_same_whatever_was_spent() {
+        let level = MicroCredits(100_000);
+        let change = change(level);
+        assert_eq!((change.len(), super::worth(&change).0), (96, 24_000));
+        for small in 0..60 {
+            assert_eq!(lot(&[small, 12, 10], level).as_ref(), Some(&change));
+        }
+        for large in 0..8 {
+            let lot = lot(&[60, 12, large], level).unwrap();
+            assert_eq!(super::worth(&lot).0, 25_000, "{large} large ones here");
+        }
+        assert_eq!(lot(&[60, 12, 9], level), None);
+        assert_eq!(lot(&[0; 3], MicroCredits(0)), None);
     }
 
     #[test]

@@ -132,6 +132,39 @@ async fn what_the_issuer_sees_of_a_purchase_has_nothing_in_common_with_what_it_s
     issuer.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_bought_says_nothing_about_what_was_spent() {
+    let world = World::new();
+    let issuer = world.start_issuer().await;
+    let purse = world.open_purse(8_000, 1_000_000).await;
+    purse.fill().await.unwrap();
+    let first = world.net.seen.lock().unwrap().len();
+    let keeper = purse.clone();
+    let keeping = tokio::spawn(async move { keeper.keep_filled().await });
+    for sum in [100, 300, 700, 1_900, 200, 1_000, 500, 2_300, 400, 900, 600] {
+        assert_eq!(sum_of(&purse, sum).await, sum);
+        let full = async {
+            while purse.is_low() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), full).await.expect("it is filled again");
+    }
+    keeping.abort();
+    let seen = world.net.seen.lock().unwrap()[first..].to_vec();
+    let price = |(question, _): &(Vec<u8>, Vec<u8>)| match wire::decode(question).unwrap() {
+        Question::Buy(purchase) => Some(purchase.said.price().0),
+        _ => None,
+    };
+    let prices: Vec<u128> = seen.iter().filter_map(price).collect();
+    assert!(prices.len() > 2 && prices.iter().all(|price| *price == 2_000), "{prices:?}");
+    issuer.shutdown().await;
+}
+
+async fn sum_of(purse: &Purse, amount: u128) -> u128 {
+    sum(&purse.take(MicroCredits(amount)).await.unwrap())
+}
+
 /// How far an operation got.
 #[derive(Debug, Default)]
 struct Tally {
