@@ -23,7 +23,7 @@ const MARK: &str = "Zanzibarquartz";
 const GRANTED: u128 = 10_000_000_000;
 /// What a machine that is killed may have taken with it for one job: a chunk at the prices of these scenarios, and the
 /// tolls of a circuit.
-const CHUNK: u128 = 1_000;
+const CHUNK: u128 = 6_400;
 const TOLL: u128 = 100;
 
 fn cost(answer: &Response) -> u128 {
@@ -135,7 +135,8 @@ fn streams(bob: &Party, dave: &Party) -> u128 {
 fn redeems(pool: &Pool) {
     let (bob, dave, relay) = (&pool.requesters[0], &pool.providers[0], &pool.relays[0]);
     let (earned, tolls, bought) = (dave.earned(), relay.earned(), bob.promised());
-    for party in [dave, relay, &pool.issuer] {
+    // The relay's tolls are fewer yet than are worth a call.
+    for party in [dave, &pool.issuer] {
         let done = process::eventually(Duration::from_secs(40), || {
             let _ = party.node().run(["credits", "redeem"]);
             party.has("earned") == 0
@@ -144,10 +145,10 @@ fn redeems(pool: &Pool) {
     }
     let kept = |all: u128| all - all / 50;
     assert_eq!(dave.has("free"), kept(earned), "what was served, less the protocol's share");
-    assert_eq!(relay.has("free"), kept(tolls));
+    assert_eq!((relay.has("free"), relay.has("earned")), (0, tolls));
     assert_eq!(bob.has("escrow"), 5_000_000 - bought);
     assert_eq!(bob.has("free"), GRANTED - 5_000_000 - FEE);
-    assert_eq!(pool.issuer.has("escrow"), 100_000_000 - earned - tolls);
+    assert_eq!(pool.issuer.has("escrow"), 100_000_000 - earned);
     let fees = 3 * FEE;
     let free = pool.issuer.has("free");
     assert_eq!(free, GRANTED - 200_000_000 - fees + kept(bought), "the issuer has what it sold");

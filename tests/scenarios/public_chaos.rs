@@ -16,7 +16,7 @@ use potluck_tests::{
 };
 
 /// What one death can take: a chunk at the prices of the pool, with the tolls of the circuits that it broke.
-const AT_RISK: u128 = 1_000 + 2 * 100;
+const AT_RISK: u128 = 6_400 + 2 * 100;
 
 /// What came of the jobs.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ pub const MODEL: &str = "stories260K-f32";
 /// What a call costs its account, in millionths of a credit.
 pub const FEE: u128 = 1_000;
 /// Credits of a thousand tokens of prompt and answer.
-const PRICES: &str = "prompt_price = \"0.002\"\nanswer_price = \"0.014\"\n";
+const PRICES: &str = "prompt_price = \"0.01\"\nanswer_price = \"0.1\"\n";
 /// Time to the first word of a part of the pool: an issuer makes its keys, a provider finds its relays.
 const BEGIN: Duration = Duration::from_secs(60);
 
@@ -274,7 +274,7 @@ impl Pool {
     pub fn verifier(&self, account: &str, every: &str, model: &Path) -> Party {
         let Self { issued, relay_list: all, .. } = self;
         let public = format!(
-            "verify = true\nverify_every = \"{every}\"\nday_budget = \"4\"\nmax_price = \"0.02\"\nLISTEN\n{issued}bootstrap = [{all}]\n"
+            "verify = true\nverify_every = \"{every}\"\nday_budget = \"4\"\nmax_price = \"0.05\"\nLISTEN\n{issued}bootstrap = [{all}]\n"
         );
         let fresh = tempfile::tempdir().expect("a temporary folder");
         Party::start(&self.chain, Some(account), fresh, &public, model.to_str())

@@ -50,6 +50,8 @@ use crate::{
 
 /// How often an offer is made anew; it holds four times as long.
 const OFFER: Duration = Duration::from_secs(120);
+/// The first ones follow each other sooner: who has just connected may not be listened to yet.
+const FIRST: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(10), Duration::from_secs(30)];
 /// How long it holds.
 const HOLDS: u64 = 480_000;
 /// When an offer that could not be made or published is tried again.
@@ -356,6 +358,7 @@ struct Crier {
 
 impl Crier {
     async fn cry(self) {
+        let mut first = FIRST.into_iter();
         loop {
             // Rotates the keys even when nothing is offered.
             let key = self.seals.keys.current(self.seals.began.elapsed());
@@ -364,7 +367,10 @@ impl Crier {
                 (None, Err(error)) => Err(error.to_string()),
                 (None, Ok(key)) => self.publish(key.public).await,
             };
-            let wait = if made.is_ok() { OFFER } else { SOON };
+            let wait = if made.is_ok() { first.next().unwrap_or(OFFER) } else { SOON };
+            if made.is_err() {
+                first = FIRST.into_iter();
+            }
             self.show(made);
             tokio::time::sleep(wait).await;
         }
