@@ -56,7 +56,7 @@ fn ask(bob: &Mutex<Party>, deaths: &AtomicBool, stop: &AtomicBool) -> Told {
             ("x-potluck-mode", "public"),
             ("x-potluck-max-price", "0.02"),
         ];
-        let body = job("Once upon a time", seed, 120).to_string();
+        let body = job("Once upon a time", seed, 60).to_string();
         match client.send("POST", "/v1/completions", &headers, body.as_bytes()) {
             Ok(answer) if answer.status == 200 => told.answered += 1,
             Ok(answer) => {
@@ -88,7 +88,7 @@ fn whoever_dies_when_nobody_loses_more_than_a_chunk_and_nothing_is_paid_twice() 
     let told = thread::scope(|scope| {
         let asking = scope.spawn(|| ask(&bob, &deaths, &stop));
         for _ in 0..kills {
-            thread::sleep(Duration::from_millis(300 + roll(&mut dice, 2_000)));
+            thread::sleep(Duration::from_millis(1_500 + roll(&mut dice, 4_000)));
             let victim = roll(&mut dice, others.len() as u64 + 1);
             let other = usize::try_from(victim).ok().and_then(|at| others.get(at));
             let pause = Duration::from_millis(roll(&mut dice, 600));

@@ -169,6 +169,18 @@ impl Party {
         lanes.iter().map(|lane| micros(&lane["cumulative"])).sum()
     }
 
+    /// What it has bought tokens for and does not hold any more, in millionths.
+    pub fn spent(&self) -> u128 {
+        // A purchase between both questions would be counted as spent: what is held comes after what was promised, and
+        // is asked again until nothing moves.
+        loop {
+            let (before, held) = (self.promised(), self.purse());
+            if self.promised() == before {
+                return before.checked_sub(held).expect("nobody holds more than was bought");
+            }
+        }
+    }
+
     /// Asks for tokens of the model in mode public, for at most so many credits.
     pub fn ask(&self, prompt: &str, seed: u64, tokens: u32, price: &str) -> Response {
         self.ask_with(&[("x-potluck-max-price", price)], &job(prompt, seed, tokens))
