@@ -131,7 +131,9 @@ async fn what_each_party_links_is_what_is_written_down() {
     println!("{} jobs after {:?}", asked.len(), began.elapsed());
     let seen = views::Town::new(&town.seen, &asked, &town.accounts(), town.peers(), town.providers());
     let lines = lines(&seen, &plan, &mut dice);
-    report(&lines, &plan, seen.figures());
+    let mut figures = seen.figures();
+    figures["both_providers_by_feature"] = json!(seen.provider_by_feature(&mut dice));
+    report(&lines, &plan, figures);
     town.end().await;
     let answered = asked.iter().filter(|it| it.answered).count();
     assert!(answered * 20 >= asked.len() * 19, "{answered} of {} were answered", asked.len());
