@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     path::Path,
     sync::Arc,
 };
@@ -176,9 +177,11 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Option<Vec<Token>>, PurseError> {
         let Some(counts) = coins::pay(&self.counts(now), sum) else { return Ok(None) };
-        // Those that end first go first.
+        // Those that end first go first, else by lot: in the order of their numbers they would show that they come
+        // from one purse.
+        let turn = RandomState::new();
         let mut live: Vec<&Held> = self.live(now).collect();
-        live.sort_by_key(|held| held.ends);
+        live.sort_by_cached_key(|held| (held.ends, turn.hash_one(held.token.serial)));
         let of = |(value, count): (&Denomination, usize)| {
             let fitting = live.iter().filter(|held| held.token.value == *value);
             fitting.take(count).map(|held| held.token.clone()).collect::<Vec<_>>()

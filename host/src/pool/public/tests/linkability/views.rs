@@ -157,6 +157,31 @@ impl Town {
         all
     }
 
+    /// Which of the things that providers together compare tells how much by itself: accuracies, in the order of
+    /// [`Look::beside`], and last which provider it is.
+    pub(super) fn provider_by_feature(&self, dice: &mut Dice) -> Vec<f64> {
+        let cases = self.some(|_| true);
+        let truth: Vec<usize> = cases.iter().map(|case| case.asked.person).collect();
+        let looks: Vec<Look> = cases.iter().map(|case| Look::of(case)).collect();
+        let one = |feature: usize, dice: &mut Dice| {
+            let pairs = |known: &dyn Fn(usize) -> bool, job: usize| {
+                let beside = |person: usize| {
+                    let theirs = |other: &usize| truth[*other] == person && known(*other);
+                    let of: Vec<usize> = (0..looks.len()).filter(theirs).collect();
+                    let mut all =
+                        looks[job].beside(&of.iter().map(|other| &looks[*other]).collect::<Vec<_>>());
+                    let at = cases[job].served.provider;
+                    let same = of.iter().filter(|other| cases[**other].served.provider == at).count();
+                    all.push(share(same, of.len()));
+                    vec![all[feature]]
+                };
+                (0..self.persons).map(beside).collect()
+            };
+            rank(&truth, self.persons, &pairs, dice).accuracy()
+        };
+        (0..=16).map(|feature| one(feature, dice)).collect()
+    }
+
     /// A provider alone, beside what the same attack gets when persons are shuffled among its jobs.
     pub(super) fn provider_beyond_custom(&self, dice: &mut Dice) -> Score {
         let real = self.provider(false, false, false, dice);
