@@ -189,7 +189,7 @@ mod tests {
         for claimed in [paid(3, 41), paid(3, 39), paid(4, 40)] {
             assert_eq!(of(&|a| a.usage = claimed), [Fault::Usage { claimed, counted: paid(3, 40) }]);
         }
-        assert_eq!(of(&|a| drop(a.commitments.pop())), [Fault::Commitments { expected: 2, got: 1 }]);
+        assert_eq!(of(&|a| a.commitments.truncate(1)), [Fault::Commitments { expected: 2, got: 1 }]);
         assert_eq!(
             of(&|a| a.commitments.push(a.commitments[0].clone())),
             [Fault::Commitments { expected: 2, got: 3 }]
