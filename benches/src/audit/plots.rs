@@ -8,6 +8,9 @@ use super::{
     roc::curve,
 };
 
+/// A number of an answer.
+type Of<'a> = &'a dyn Fn(&super::measure::Row) -> f64;
+
 /// Kinds that the curves show, with their colours.
 const SHOWN: [(&str, &str); 5] = [
     ("a", "q4_0"),
@@ -39,7 +42,7 @@ fn roc(cells: &[Cell], subject: &str) -> String {
     let last = MARKS.len() - 1;
     let across = ("% of honest answers called false", Scale::logarithmic(0.01, 100.0));
     let up = ("% of cheats found", Scale::linear(0.0, 100.0));
-    let marks: [(&str, &dyn Fn(&super::measure::Row) -> f64); 2] = [
+    let marks: [(&str, Of<'_>); 2] = [
         ("Margins, up to 300 tokens", &|row| mean(row, last, CLIP)),
         ("Hidden states", &|row| disagreement(row, MARKS.len())),
     ];
