@@ -66,6 +66,6 @@ mod tests {
         assert_eq!(above(&honest, 998.0), 0.001);
         assert_eq!(limit(&honest, 0.0005), 999.0);
         let curve = curve(&[0.0], &[1.0]);
-        assert_eq!(curve, [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
+        assert_eq!(curve, [(0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]);
     }
 }

@@ -38,6 +38,8 @@ const KEY_LIFE: Duration = Duration::from_secs(3_600);
 const GRACE: Duration = Duration::from_secs(1_800);
 /// How long a first request waits for offers.
 const OFFERS: Duration = Duration::from_secs(8);
+/// When a peer that said nothing is asked again at first.
+const AGAIN: Duration = Duration::from_millis(250);
 /// How often a peer is asked for the offers that it has heard.
 const LISTEN: Duration = Duration::from_secs(60);
 
@@ -92,7 +94,8 @@ impl Asker {
     }
 
     pub(super) async fn status(&self) -> Value {
-        let state = self.state.lock().await;
+        // Held for as long as it takes to join.
+        let Ok(state) = self.state.try_lock() else { return json!({"joined": false, "joining": true}) };
         let Some(joined) = &*state else { return json!({"joined": false}) };
         let now = UnixMillis(now_ms());
         let models: BTreeSet<String> = joined
@@ -203,7 +206,16 @@ impl Asker {
         self.tasks.spawn(listen(handle.clone(), lasting.clone(), end.clone()));
         let asked: Vec<NodeId> =
             section.bootstrap.iter().filter_map(|text| Some(public::at(text).ok()?.node)).collect();
-        let first = futures::future::join_all(asked.iter().map(|node| hear(&handle, &lasting, *node)));
+        // Who is asked while a connection is still being made says nothing.
+        let first = async {
+            loop {
+                futures::future::join_all(asked.iter().map(|node| hear(&handle, &lasting, *node))).await;
+                if !lasting.market.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
         let _ = tokio::time::timeout(OFFERS, first).await;
         let purse = Arc::new(Coins(lasting.purse.clone()));
         let ways = Ways {

@@ -212,8 +212,12 @@ impl Street {
 
         let r = net(seed(), false, &[&y]).await;
         let known = market();
-        for bytes in bulletin::fetch(&r.handle(), y.me()).await {
-            known.take(&bytes, UnixMillis(now_ms())).unwrap();
+        let began = Instant::now();
+        while known.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody tells of the offer");
+            for bytes in bulletin::fetch(&r.handle(), y.me()).await {
+                known.take(&bytes, UnixMillis(now_ms())).unwrap();
+            }
         }
         let purse = Arc::new(Coins(purse));
         let budget =
