@@ -216,7 +216,10 @@ impl Asker {
                 tokio::time::sleep(AGAIN).await;
             }
         };
-        let _ = tokio::time::timeout(OFFERS, first).await;
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = tokio::time::timeout(OFFERS, first) => {}
+        }
         let purse = Arc::new(Coins(lasting.purse.clone()));
         let ways = Ways {
             net: handle.clone(),
