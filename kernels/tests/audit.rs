@@ -157,7 +157,12 @@ fn two_verifiers_find_the_same_numbers_about_a_cheat() {
         let answer = answer(cpu(&cheap, 1, None, 64).as_mut(), &request, &[], Numerics::Exact);
         let a = trace(cpu(&right, 1, None, 128).as_mut(), &request, &answer, &[]);
         let b = trace(cpu(&right, 3, Some(Simd::Scalar), 17).as_mut(), &request, &answer, &[]);
-        let c = trace(referee(&right, 2, PAGES * potluck_kernels::backend::PAGE).unwrap().as_mut(), &request, &answer, &[]);
+        let c = trace(
+            referee(&right, 2, PAGES * potluck_kernels::backend::PAGE).unwrap().as_mut(),
+            &request,
+            &answer,
+            &[],
+        );
         assert_eq!(a, b);
         assert_eq!(a.margins, c.margins);
         let score = a.score(&Limits::EXACT);

@@ -93,7 +93,7 @@ impl Asker {
         self.tasks.wait().await;
     }
 
-    pub(super) async fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         // Held for as long as it takes to join.
         let Ok(state) = self.state.try_lock() else { return json!({"joined": false, "joining": true}) };
         let Some(joined) = &*state else { return json!({"joined": false}) };
