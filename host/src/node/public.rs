@@ -293,7 +293,7 @@ impl Public {
             "addresses": stand.as_ref().map(|stand| stand.addresses()).unwrap_or_default(),
             "peers": stand.as_ref().map_or(0, |stand| stand.peers()),
             "audits": self.room.docket.as_ref().map(|docket| audits(docket)),
-            "asking": self.asker.status(),
+            "asking": self.asker.status().await,
             "asking_trouble": lacks(&self.room),
             "budget": {
                 "request": section.max_price.to_string(),

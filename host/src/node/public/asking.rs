@@ -93,9 +93,11 @@ impl Asker {
         self.tasks.wait().await;
     }
 
-    pub(super) fn status(&self) -> Value {
+    pub(super) async fn status(&self) -> Value {
         // Held for as long as it takes to join.
-        let Ok(state) = self.state.try_lock() else { return json!({"joined": false, "joining": true}) };
+        let Ok(state) = tokio::time::timeout(AGAIN, self.state.lock()).await else {
+            return json!({"joined": false, "joining": true});
+        };
         let Some(joined) = &*state else { return json!({"joined": false}) };
         let now = UnixMillis(now_ms());
         let models: BTreeSet<String> = joined
