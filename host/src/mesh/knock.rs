@@ -3,17 +3,11 @@
 //! It does so under the invite's key, with a swarm of its own that lives as long as the stream it opens and
 //! speaks nothing but the protocol for joining. The node's own key is shown to nobody before that stream stands.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     identity::NodeId,
-    mesh::streams::{OpenError, Stream},
+    mesh::streams::{self, OpenError, Stream},
 };
 use futures::StreamExt;
 use libp2p::{
@@ -25,12 +19,8 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
-    time::timeout,
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::mesh::{
     address, behaviour,
@@ -80,7 +70,7 @@ pub async fn knock(seed: [u8; 32], at: NodeId, addresses: Vec<Multiaddr>) -> Res
     let wanted = Wanted { node: at, protocol: JOIN, reply };
     tokio::spawn(drive(swarm, peer, addresses, wanted, stop));
     match timeout(limits::KNOCK, opened).await {
-        Ok(Ok(Ok(stream))) => Ok(Box::new(Kept { stream, _guard: guard })),
+        Ok(Ok(Ok(stream))) => Ok(streams::guarded(stream, guard)),
         Ok(Ok(Err(OpenError::Unreachable { reason, .. }))) if reason.starts_with(BROKE) => {
             Err(unreachable(HUNG_UP))
         }
@@ -160,34 +150,4 @@ async fn drive(
         }
     })
     .await;
-}
-
-/// A stream, and what keeps its swarm alive.
-struct Kept {
-    stream: Stream,
-    _guard: DropGuard,
-}
-
-impl AsyncRead for Kept {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Kept {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -1,11 +1,18 @@
 //! Streams between machines, as the rest of the node sees them.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
 };
+use tokio_util::sync::DropGuard;
 
 use crate::identity::NodeId;
 
@@ -69,4 +76,39 @@ pub trait Streams: Send + Sync + fmt::Debug {
     /// # Errors
     /// Any [`OpenError`].
     fn open(&self, peer: NodeId, protocol: &'static str) -> BoxFuture<'_, Result<Stream, OpenError>>;
+}
+
+/// A stream, and what ends with it.
+struct Guarded {
+    stream: Stream,
+    _guard: DropGuard,
+}
+
+/// A stream that cancels something when it is dropped.
+pub(crate) fn guarded(stream: Stream, guard: DropGuard) -> Stream {
+    Box::new(Guarded { stream, _guard: guard })
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

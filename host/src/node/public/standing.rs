@@ -94,7 +94,7 @@ struct Shown {
     trouble: Option<String>,
 }
 
-fn words(error: impl ToString) -> String {
+pub(super) fn words(error: impl ToString) -> String {
     error.to_string()
 }
 

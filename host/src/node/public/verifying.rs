@@ -7,7 +7,11 @@ use potluck_chain_client::Live;
 use potluck_primitives::{Account, Genesis};
 use tokio_util::sync::CancellationToken;
 
-use super::{Room, asking::Asker, standing::until};
+use super::{
+    Room,
+    asking::Asker,
+    standing::{until, words},
+};
 use crate::{
     identity::NodeId,
     mesh::streams::{BoxFuture, Streams},
@@ -175,10 +179,6 @@ impl Sessions {
         let docket = Arc::clone(&self.docket);
         blocking(move || docket.close(provider).map_err(words)).await
     }
-}
-
-fn words(error: impl ToString) -> String {
-    error.to_string()
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), String> {

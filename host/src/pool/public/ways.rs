@@ -1,22 +1,16 @@
 //! Circuits: the way to a provider over a relay, sealed and paid for.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::NodeId,
     job::random_seed,
-    mesh::streams::{BoxFuture, Stream, Streams},
+    mesh::streams::{BoxFuture, Stream, Streams, guarded},
     pool::public::{
         market::Registry,
         meter::UNIT,
@@ -81,7 +75,7 @@ impl Ways {
         let sealed = seal::open(circuit.stream, &key).await.map_err(|error| away(&error))?;
         let end = CancellationToken::new();
         tokio::spawn(pay(circuit.account, Arc::clone(&self.purse), Arc::clone(spent), end.clone()));
-        Ok(Box::new(Held { inner: sealed, _end: end.drop_guard() }))
+        Ok(guarded(sealed, end.drop_guard()))
     }
 }
 
@@ -135,36 +129,6 @@ impl Circuits for Ways {
             }
             Err(Unreached::Away(trouble))
         })
-    }
-}
-
-/// A stream that ends something when it is dropped.
-struct Held {
-    inner: Stream,
-    _end: DropGuard,
-}
-
-impl AsyncRead for Held {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Held {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

@@ -13,6 +13,7 @@ use potluck_kernels::sample::SamplingParams;
 use super::transcript::Transcript;
 use crate::{
     job::{Event, Format, Input, Job, JobError, Message, Mode, Spend, random_seed},
+    policy::sample::Sampler,
     pool::public::{
         market::Candidate,
         provider::Parts,
@@ -89,27 +90,22 @@ const STARTS: [&str; 10] = [
 
 /// Random choices.
 #[derive(Debug)]
-pub struct Dice(u64);
+pub struct Dice(Sampler);
 
 impl Dice {
     /// New ones, from the system's randomness.
     pub fn new() -> Self {
-        Self(random_seed())
+        Self(Sampler::new(random_seed()))
     }
 
     /// The same ones again.
     pub const fn of(seed: u64) -> Self {
-        Self(seed)
+        Self(Sampler::new(seed))
     }
 
     /// A random number.
     pub fn roll(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// One of these.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until, timeout};
 use super::{Shared, Till};
 use crate::{
     inference::{Vouch, Vouched},
-    job::{Event, FinishReason, Job, JobError, Mode, Reply, Usage},
+    job::{Event, FinishReason, JobError, Mode, Reply, Usage},
     mesh::{
         frame::FrameError,
         protocol::{
@@ -28,7 +28,7 @@ use crate::{
         meter::{Earning, Rates, micros},
         receipts::{self, Served, Side},
         session::PaymentError,
-        wire::{self, MAX_FRAME, MAX_PAYMENT, MAX_REQUEST, ToProvider, ToRequester},
+        wire::{self, MAX_FRAME, MAX_PAYMENT, MAX_REQUEST, Opened, ToProvider, ToRequester},
     },
 };
 
@@ -38,9 +38,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const STEP: u32 = 16;
 /// Payments that wait for the issuer.
 const WAITING: usize = 64;
-
-/// A request, as it was opened: the job, the receipt's key, the most it may cost, the first payment.
-type Opened = (Job, [u8; 32], Rates, Vec<Vec<u8>>);
 
 /// How a session ended.
 enum End {
