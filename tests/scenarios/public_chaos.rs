@@ -13,6 +13,7 @@ use std::{
 use potluck_tests::{
     process,
     public::{MODEL, Party, Pool, job},
+    random::Random,
 };
 
 /// What one death can take: a chunk at the prices of the pool, with the tolls of the circuits that it broke.
@@ -26,14 +27,6 @@ struct Told {
     refused: u32,
     /// The asking node itself was killed meanwhile.
     cut: u32,
-}
-
-fn roll(state: &mut u64, below: u64) -> u64 {
-    // SplitMix64.
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) % below
 }
 
 fn env(name: &str, default: u64) -> u64 {
@@ -77,7 +70,8 @@ fn ask(bob: &Mutex<Party>, deaths: &AtomicBool, stop: &AtomicBool) -> Told {
 
 #[test]
 fn whoever_dies_when_nobody_loses_more_than_a_chunk_and_nothing_is_paid_twice() {
-    let (kills, mut dice) = (env("POTLUCK_PUBLIC_KILLS", 6), env("POTLUCK_PUBLIC_SEED", 20_261_123));
+    let (kills, seed) = (env("POTLUCK_PUBLIC_KILLS", 6), env("POTLUCK_PUBLIC_SEED", 20_261_123));
+    let mut dice = Random::new(seed);
     let Some(pool) = Pool::start(1, 2, 2) else { return };
     let began = Instant::now();
     let Pool { mut requesters, providers, relays, issuer, chain, .. } = pool;
@@ -88,10 +82,10 @@ fn whoever_dies_when_nobody_loses_more_than_a_chunk_and_nothing_is_paid_twice() 
     let told = thread::scope(|scope| {
         let asking = scope.spawn(|| ask(&bob, &deaths, &stop));
         for _ in 0..kills {
-            thread::sleep(Duration::from_millis(1_500 + roll(&mut dice, 4_000)));
-            let victim = roll(&mut dice, others.len() as u64 + 1);
-            let other = usize::try_from(victim).ok().and_then(|at| others.get(at));
-            let pause = Duration::from_millis(roll(&mut dice, 600));
+            thread::sleep(Duration::from_millis(1_500 + dice.next() % 4_000));
+            let victim = dice.below(others.len() + 1);
+            let other = others.get(victim);
+            let pause = Duration::from_millis(dice.next() % 600);
             of(other.unwrap_or(&bob), |party| {
                 deaths.fetch_or(other.is_none(), Relaxed);
                 party.kill();

@@ -225,7 +225,6 @@ impl Pool {
     /// Starts one; `None`, and said so, where there is no chain or no model for it.
     pub fn start(requesters: usize, providers: usize, relays: usize) -> Option<Self> {
         let model = crate::data::file_or_skip("models/stories260K-f32.gguf")?;
-        let model = model.to_str().expect("UTF-8").to_owned();
         let home = tempfile::tempdir().expect("a temporary folder");
         let chain = Chain::start(home.path())?;
         let issuer = Party::start(&chain, None, home, "issuer = true\nLISTEN\n", None);
@@ -247,39 +246,40 @@ impl Pool {
         };
         let relays: Vec<Party> = (0..relays).map(|_| relay()).collect();
         let all: Vec<String> = relays.iter().map(|relay| format!("\"{}\"", relay.at())).collect();
-        let all = all.join(", ");
-        let provider = |at: usize| {
-            let public = format!(
-                "{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}"
-            );
-            let party = Party::start(&chain, (at == 0).then_some("dave"), fresh(), &public, Some(&model));
+        let relay_list = all.join(", ");
+        let mut pool =
+            Self { requesters: Vec::new(), providers: Vec::new(), relays, issuer, chain, issued, relay_list };
+        for at in 0..providers {
+            let party = pool.serving((at == 0).then_some("dave"), &model);
             party.text("public on");
-            party
-        };
-        let providers: Vec<Party> = (0..providers).map(provider).collect();
-        for provider in &providers {
+            pool.providers.push(party);
+        }
+        for provider in &pool.providers {
             provider.until("it offers", |public| public["offer"]["models"][0]["name"] == MODEL);
         }
-        let relay_list = all.clone();
         let requester = |at: usize| {
-            let public = format!("{issued}bootstrap = [{all}]\n");
+            let public = format!("{}bootstrap = [{}]\n", pool.issued, pool.relay_list);
             let name = ["bob", "alice"].get(at).copied().expect("at most two ask");
-            let party = Party::start(&chain, Some(name), fresh(), &public, None);
+            let party = Party::start(&pool.chain, Some(name), fresh(), &public, None);
             party.text("credits deposit 5");
             party
         };
-        let requesters = (0..requesters).map(requester).collect();
-        Some(Self { requesters, providers, relays, issuer, chain, issued, relay_list })
+        pool.requesters = (0..requesters).map(requester).collect();
+        Some(pool)
     }
 
     /// A further provider with an account of the development chain, serving this model's file; it does not offer yet.
     pub fn provider(&self, account: &str, model: &Path) -> Party {
+        self.serving(Some(account), model)
+    }
+
+    fn serving(&self, account: Option<&str>, model: &Path) -> Party {
         let Self { issued, relay_list: all, .. } = self;
         let public = format!(
             "{issued}bootstrap = [{all}]\nrelays = [{all}]\nmax_jobs = 8\nmodels = [\"{MODEL}\"]\n{PRICES}"
         );
         let fresh = tempfile::tempdir().expect("a temporary folder");
-        Party::start(&self.chain, Some(account), fresh, &public, model.to_str())
+        Party::start(&self.chain, account, fresh, &public, model.to_str())
     }
 
     /// A verifier with an account of the development chain that audits about so often.
